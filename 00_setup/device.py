@@ -1,0 +1,31 @@
+"""Where tensors live, and how a run is made repeatable."""
+
+import random
+
+import numpy as np
+import torch
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" takes cuda, else mps, else cpu.
+
+    Raises:
+        ValueError: if `name` is no device of this machine.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if name == "auto":
+        name = available[0]
+    if name.split(":")[0] not in available:
+        raise ValueError(f"device is {name!r}; this machine has {', '.join(available)} (or auto)")
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Set every random state that a run draws from: Python's, NumPy's, and PyTorch's on all devices."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
