@@ -25,7 +25,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Set every random state that a run draws from: Python's, NumPy's, and PyTorch's on all devices."""
+    """Set every random state a run draws from: Python's, NumPy's, and PyTorch's on all devices."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

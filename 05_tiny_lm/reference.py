@@ -1,0 +1,163 @@
+"""The whole language model: token ids in, a score for every possible next token out.
+
+Shapes: B batch, T positions, d_model width of the residual stream, vocab_size characters.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tiny_transformer.embeddings.reference import (
+    TransformerEmbedding,
+    apply_rotary,
+    rotary_table,
+)
+from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
+
+if TYPE_CHECKING:
+    from tiny_transformer.sampling.reference import KVCache
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model. The defaults are the classic one, GPT-2's, at laptop size.
+
+    Raises:
+        ValueError: names the field whose value makes no model.
+    """
+
+    vocab_size: int = 65
+    max_len: int = 64  # the context: how many tokens the model reads at once
+    d_model: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    d_ff: int = 512
+    dropout: float = 0.0
+    norm: Literal["layer", "rms"] = "layer"
+    positions: Literal["learned", "sinusoidal", "rope"] = "learned"
+    bias: bool = True
+    tie_weights: bool = True  # the head reuses the token table (Press and Wolf 2017)
+
+    def __post_init__(self):
+        for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"n_heads is {self.n_heads}; it must divide d_model, which is {self.d_model}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        for name, choices in (
+            ("norm", ("layer", "rms")),
+            ("positions", ("learned", "sinusoidal", "rope")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
+        if self.positions == "rope" and self.d_head % 2:
+            raise ValueError(f"d_model / n_heads is {self.d_head}; rope needs an even head width")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+
+class TinyTransformerLM(nn.Module):
+    """A decoder-only transformer: tokens (B, T) -> logits (B, T, vocab_size).
+
+    The logits at position t score the token at t + 1. With the default configuration this is
+    GPT-2 (Radford et al. 2019).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        norm = {"layer": LayerNorm, "rms": RMSNorm}[config.norm]
+        self.embedding = TransformerEmbedding(
+            config.vocab_size, config.d_model, config.max_len, config.dropout, config.positions
+        )
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                config.d_model, config.n_heads, config.d_ff, config.dropout, norm, config.bias
+            )
+            for _ in range(config.n_layers)
+        )
+        self.ln_f = norm(config.d_model)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie_weights:
+            self.head.weight = self.embedding.token.weight
+        if config.positions == "rope":
+            cos, sin = rotary_table(torch.arange(config.max_len), config.d_head)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        init_weights(self)
+
+    def forward(self, tokens: Tensor, cache: "KVCache | None" = None) -> Tensor:
+        """tokens (B, T) -> logits (B, T, vocab_size).
+
+        With a `cache` (module 07) the tokens continue the ones it has already seen.
+
+        Raises:
+            ValueError: if the sequence is longer than the context, `config.max_len`.
+        """
+        start = 0 if cache is None else cache.length
+        end = start + tokens.size(1)
+        if end > self.config.max_len:
+            raise ValueError(
+                f"tokens reach position {end}; the context, max_len, is {self.config.max_len}"
+            )
+        rotate = None
+        if self.config.positions == "rope":
+            rotate = partial(apply_rotary, cos=self.cos[start:end], sin=self.sin[start:end])
+        x = self.embedding(tokens, start)
+        for layer, block in enumerate(self.blocks):
+            remember = None if cache is None else partial(cache.append, layer)
+            x = block(x, rotate, remember)
+        if cache is not None:
+            cache.length = end
+        return self.head(self.ln_f(x))
+
+
+def init_weights(model: nn.Module) -> None:
+    """Start as GPT-2 does: weights from N(0, 0.02), biases 0, norms the identity.
+
+    The projections that add to the residual stream are scaled down by sqrt(2 n_layers), since
+    that many of them add up (Radford et al. 2019, section 2.3).
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() == 1:
+            nn.init.ones_(parameter)
+        elif name.endswith(("out_proj.weight", "down.weight")):
+            nn.init.normal_(parameter, std=0.02 / (2 * len(model.blocks)) ** 0.5)
+        else:
+            nn.init.normal_(parameter, std=0.02)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """How many numbers a model of this shape learns, without building it."""
+    d, bias = config.d_model, int(config.bias)
+    norm = 2 * d if config.norm == "layer" else d
+    attention = 4 * (d * d + bias * d)
+    feed_forward = 2 * d * config.d_ff + bias * (config.d_ff + d)
+    block = 2 * norm + attention + feed_forward
+    table = config.vocab_size * d
+    positions = config.max_len * d if config.positions == "learned" else 0
+    head = 0 if config.tie_weights else table
+    return table + positions + config.n_layers * block + norm + head
+
+
+@torch.no_grad()
+def next_token_distribution(model: nn.Module, tokens: Tensor) -> Tensor:
+    """tokens (B, T) -> (B, vocab_size): the probability of every token to come next."""
+    was_training = model.training
+    model.eval()
+    logits = model(tokens)
+    model.train(was_training)
+    return logits[:, -1].softmax(dim=-1)

@@ -1,0 +1,249 @@
+"""Training: batches, the loss, the optimizer, the schedule, and the loop that joins them.
+
+Shapes: B batch, T positions (the block size), vocab_size characters. Losses are in nats.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are nanoGPT's published recipe for two laptop cores.
+
+    Raises:
+        ValueError: names the field whose value cannot train.
+    """
+
+    batch_size: int = 12  # sequences in one optimizer step
+    accumulate: int = 1  # forward and backward passes that the batch is split into
+    max_steps: int = 2000
+    warmup_steps: int = 100
+    max_lr: float = 1e-3
+    min_lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.1
+    max_norm: float = 1.0  # gradients longer than this are shortened to it
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulate", "max_steps", "max_lr", "max_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("warmup_steps", "min_lr", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate is {self.accumulate}; it must divide batch_size, "
+                f"which is {self.batch_size}"
+            )
+
+
+def training_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tokens: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+    start: int = 0,
+    bf16: bool = False,
+) -> Iterator[tuple[int, Tensor]]:
+    """The loop: train on `tokens` (N,) and yield (steps done, loss) after each step.
+
+    Everything random comes from `generator` and, for dropout, from PyTorch's own state, so a
+    run whose states are saved after step n and restored goes on with `start=n` as if nothing
+    had happened.
+    """
+    for step in range(start, config.max_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(
+                step, config.warmup_steps, config.max_steps, config.max_lr, config.min_lr
+            )
+        inputs, targets = get_batch(tokens, config.batch_size, model.config.max_len, generator)
+        yield (
+            step + 1,
+            train_step(model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16),
+        )
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    max_norm: float,
+    accumulate: int = 1,
+    bf16: bool = False,
+) -> Tensor:
+    """One step down the gradient of the loss on inputs, targets (B, T). Returns the loss, ().
+
+    `accumulate` splits the batch into that many passes whose gradients add up to the same
+    step in a fraction of the memory. `bf16` computes the forward pass in bfloat16 where safe.
+    """
+    model.train()
+    optimizer.zero_grad()
+    total = torch.zeros((), device=inputs.device)
+    for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+            logits = model(x)
+        loss = cross_entropy(logits.float(), y) / accumulate
+        loss.backward()
+        total += loss.detach()
+    clip_gradients(model.parameters(), max_norm)
+    optimizer.step()
+    return total
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, tokens: Tensor, bf16: bool = False, batch_size: int = 64) -> float:
+    """Mean loss over all of `tokens` (N,), in windows of the context length that do not overlap.
+
+    The last window is whatever remains, so that every token but the first is predicted once.
+    """
+    was_training = model.training
+    model.eval()
+    T = model.config.max_len
+    inputs, targets = tokens[:-1], tokens[1:]
+    whole = len(inputs) // T * T
+    batches = list(
+        zip(
+            inputs[:whole].view(-1, T).split(batch_size),
+            targets[:whole].view(-1, T).split(batch_size),
+            strict=True,
+        )
+    )
+    if whole < len(inputs):
+        batches.append((inputs[None, whole:], targets[None, whole:]))
+    total = 0.0
+    for x, y in batches:
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
+            logits = model(x)
+        total += cross_entropy(logits.float(), y).item() * y.numel()
+    model.train(was_training)
+    return total / len(targets)
+
+
+def split_corpus(tokens: Tensor, val_fraction: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Cut (N,) tokens into training and validation, the last `val_fraction` of them.
+
+    The cut is in time, not shuffled: neighboring windows overlap, and would leak.
+    """
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; it must be between 0 and 1")
+    cut = int(len(tokens) * (1 - val_fraction))
+    return tokens[:cut], tokens[cut:]
+
+
+def get_batch(
+    tokens: Tensor, batch_size: int, block_size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random windows of (N,) tokens: inputs and targets (B, T), targets one step later.
+
+    Raises:
+        ValueError: if `tokens` is too short for one window and its targets.
+    """
+    if len(tokens) <= block_size:
+        raise ValueError(
+            f"tokens has {len(tokens)} tokens; block_size {block_size} needs at least "
+            f"{block_size + 1}: use a longer text or a shorter context"
+        )
+    starts = torch.randint(len(tokens) - block_size, (batch_size, 1), generator=generator)
+    windows = tokens[(starts + torch.arange(block_size + 1)).to(tokens.device)]
+    return windows[:, :-1], windows[:, 1:]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean of -ln p(target): logits (..., vocab_size), targets (...) -> ().
+
+    The log of the softmax is taken in one go (log-sum-exp), which neither overflows nor
+    takes ln 0.
+    """
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"logits are {tuple(logits.shape)} and targets {tuple(targets.shape)}; "
+            "targets must have the shape of logits without the last dimension"
+        )
+    scores = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return (logits.logsumexp(dim=-1) - scores).mean()
+
+
+def perplexity(loss: Tensor | float) -> float:
+    """exp(loss): among how many equally likely tokens the model seems to choose."""
+    return math.exp(loss)
+
+
+def warmup_cosine(
+    step: int, warmup_steps: int, max_steps: int, max_lr: float, min_lr: float
+) -> float:
+    """The learning rate of `step` = 0, 1, ...: a line up to max_lr, half a cosine down to min_lr.
+
+    Reaches max_lr at `warmup_steps` and min_lr at `max_steps` (Loshchilov and Hutter 2016).
+    """
+    if step < warmup_steps:
+        return max_lr * (step + 1) / (warmup_steps + 1)
+    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Shorten all gradients by one factor so that together they are at most `max_norm` long.
+
+    Returns the length before. The direction of the step stays (Pascanu et al. 2013).
+    """
+    gradients = [p.grad for p in params if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
+    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
+    return norm
+
+
+class AdamW(torch.optim.Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.update(p, **{k: group[k] for k in self.defaults})
+
+    def update(
+        self, p: Tensor, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+    ) -> None:
+        state = self.state[p]
+        if not state:
+            state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+        state["step"] += 1
+        state["exp_avg"].lerp_(p.grad, 1 - betas[0])
+        state["exp_avg_sq"].lerp_(p.grad.square(), 1 - betas[1])
+        # Both averages start at 0; dividing by 1 - beta^t makes up for it.
+        mean = state["exp_avg"] / (1 - betas[0] ** state["step"])
+        variance = state["exp_avg_sq"] / (1 - betas[1] ** state["step"])
+        p.mul_(1 - lr * weight_decay)
+        p.sub_(lr * mean / (variance.sqrt() + eps))
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """PyTorch's fused AdamW, equal to ours and faster; only matrices decay, not biases or norms."""
+    params = list(model.parameters())
+    groups = [
+        dict(params=[p for p in params if p.dim() >= 2], weight_decay=config.weight_decay),
+        dict(params=[p for p in params if p.dim() < 2], weight_decay=0.0),
+    ]
+    return torch.optim.AdamW(groups, lr=config.max_lr, betas=config.betas, fused=True)

@@ -1,0 +1,95 @@
+"""A run's settings: one frozen dataclass, presets as plain data, and a TOML file each way."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+import tomlkit.exceptions
+
+from tiny_transformer.engineering.reference import override
+from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.training.reference import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides how a run goes; the same values give the same run."""
+
+    seed: int = 1
+    corpus: str | None = None  # a UTF-8 text file; None is tiny Shakespeare
+    device: str = "auto"  # auto, cpu, cuda or mps
+    bf16: bool | None = None  # bfloat16 where safe; None: on a GPU
+    compile: bool | None = None  # torch.compile the training step; None: on a GPU
+    log_every: int = 10  # steps
+    eval_every: int = 250  # steps; each writes a checkpoint too
+    keep: int = 0  # numbered checkpoints to keep beside last/ and best/, the best so many
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        for name, least in (("seed", 0), ("log_every", 1), ("eval_every", 1), ("keep", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+PRESETS = {
+    # Seconds: to see every part move.
+    "smoke": RunConfig(
+        device="cpu",
+        eval_every=20,
+        model=ModelConfig(max_len=32, d_model=32, n_layers=2, n_heads=2, d_ff=128),
+        train=TrainConfig(max_steps=40, warmup_steps=5),
+    ),
+    # Two laptop cores, minutes.
+    "cpu": RunConfig(
+        device="cpu",
+        model=ModelConfig(norm="rms", positions="rope", bias=False),
+        train=TrainConfig(max_steps=4000, warmup_steps=50, max_lr=3e-3, min_lr=1e-4),
+    ),
+    # The published baby GPT: 10.6 million parameters, for a graphics card.
+    "gpu": RunConfig(
+        model=ModelConfig(
+            max_len=256,
+            d_model=384,
+            n_layers=6,
+            n_heads=6,
+            d_ff=1536,
+            dropout=0.2,
+            norm="rms",
+            positions="rope",
+            bias=False,
+        ),
+        train=TrainConfig(batch_size=64, max_steps=5000),
+    ),
+}
+
+
+def read_config(path: Path, base: RunConfig) -> RunConfig:
+    """`base` with the settings of a TOML file.
+
+    Raises:
+        ValueError: if the file is not TOML, or names the setting that is wrong.
+    """
+    try:
+        settings = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    except (tomlkit.exceptions.ParseError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    try:
+        return override(base, settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    path.write_text(tomlkit.dumps(without_none(asdict(config))), encoding="utf-8")
+
+
+def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a setting left at None is left out."""
+    return {
+        key: without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None
+    }

@@ -1,0 +1,238 @@
+"""What lets a run be trusted: settings that are checked, states that are saved, logs that last.
+
+A checkpoint is a folder: `model.safetensors` (the weights), `state.safetensors` (every other
+tensor) and `state.json` (everything else, and the hashes of the two). Reading one runs no code.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from typeguard import TypeCheckError, check_type
+
+from tiny_transformer.setup.device import seed_everything
+
+__all__ = [
+    "MetricsLog",
+    "keep_best",
+    "load_checkpoint",
+    "override",
+    "random_states",
+    "restore_random_states",
+    "save_checkpoint",
+    "seed_everything",
+]
+
+Config = TypeVar("Config")
+
+
+def override(config: Config, assignments: Mapping[str, Any]) -> Config:
+    """A copy of a dataclass with some fields changed: {"seed": 2, "model.n_layers": 6}.
+
+    A nested dataclass is reached by a dotted name or by a table: {"model": {"n_layers": 6}}.
+
+    Raises:
+        ValueError: names the field that does not exist, or the value of the wrong type.
+    """
+    names = [field.name for field in fields(config)]
+    hints = get_type_hints(type(config))
+    changes = {}
+    for key, value in assignments.items():
+        name, _, rest = key.partition(".")
+        if name not in names or (rest and not is_dataclass(getattr(config, name))):
+            close = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+            raise ValueError(f"{type(config).__name__} has no setting {key!r}; {hint}")
+        if is_dataclass(getattr(config, name)):
+            part = changes.get(name, getattr(config, name))
+            table = {rest: value} if rest else value
+            if not isinstance(table, Mapping):
+                raise ValueError(f"{key} is {value!r}; it must be a table of settings")
+            changes[name] = override(part, table)
+        else:
+            changes[name] = of_type(hints[name], value, key)
+    return replace(config, **changes)
+
+
+def of_type(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the type `hint`, which a file's lists and whole numbers may stand for."""
+    if isinstance(value, list):
+        value = tuple(value)
+    if hint is float and type(value) is int:
+        value = float(value)
+    try:
+        if isinstance(value, bool) and hint is int:  # Python counts True as an int; we do not
+            raise TypeCheckError("a bool is not a number")
+        return check_type(value, hint)
+    except TypeCheckError:
+        wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
+        raise ValueError(f"{name} is {value!r}; it must be of type {wanted}") from None
+
+
+def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
+    """Write `state` to the folder `path`, so that a kill at any moment leaves a whole checkpoint.
+
+    `state["model"]` is a state dict; the rest is nested dicts, lists, tensors, numbers and
+    strings. A new folder is filled and flushed to the disk first, then takes the old one's name.
+    """
+    path = Path(path)
+    new, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    finish_swap(path)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    tensors: dict[str, Tensor] = {}
+    rest = take_tensors({k: v for k, v in state.items() if k != "model"}, "", tensors)
+    hashes = {}
+    for name, content in (("model", state["model"]), ("state", tensors)):
+        # clone: tied weights share memory, which safetensors refuses to store twice
+        whole = {k: v.detach().cpu().clone().contiguous() for k, v in content.items()}
+        data = safetensors.torch.save(whole)
+        hashes[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
+        write_through(new / f"{name}.safetensors", data)
+    write_through(new / "state.json", json.dumps({"sha256": hashes, **rest}).encode())
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote to `path`, its tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if a file is missing, cut short or changed since it was written.
+    """
+    path = Path(path)
+    finish_swap(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        rest = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        data = {name: (path / name).read_bytes() for name in rest["sha256"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"checkpoint {path} is incomplete: {error}") from None
+    for name, recorded in rest.pop("sha256").items():
+        if hashlib.sha256(data[name]).hexdigest() != recorded:
+            raise ValueError(
+                f"{path / name} is damaged: its {len(data[name])} bytes are not the ones written"
+            )
+    tensors = safetensors.torch.load(data["state.safetensors"])
+    return {
+        "model": safetensors.torch.load(data["model.safetensors"]),
+        **put_tensors(rest, tensors),
+    }
+
+
+def finish_swap(path: Path) -> None:
+    """If a kill fell between the two renames of `save_checkpoint`, take the old folder back."""
+    old = path.with_name(path.name + ".old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_through(path: Path, data: bytes) -> None:
+    """Write and wait until the disk has it, so that a rename afterwards is never first."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON can hold it: each tensor moves to `tensors` and leaves its name behind."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {str(k): take_tensors(v, f"{name}/{k}", tensors) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [take_tensors(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def put_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `take_tensors`. JSON keys are text, so those of digits become ints again."""
+    if isinstance(value, list):
+        return [put_tensors(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"tensor"}:
+        return tensors[value["tensor"]]
+    return {int(k) if k.isdigit() else k: put_tensors(v, tensors) for k, v in value.items()}
+
+
+def keep_best(folder: Path | str, n: int) -> list[Path]:
+    """Delete all checkpoints in `folder` but the n with the lowest `val_loss`; returns those.
+
+    The best comes first; of equal ones the name that sorts first is the better.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; it must be at least 1, or nothing is kept")
+    losses = {
+        file.parent: json.loads(file.read_text(encoding="utf-8"))["val_loss"]
+        for file in sorted(Path(folder).glob("*/state.json"))
+    }
+    ranked = sorted(losses, key=losses.__getitem__)
+    for worse in ranked[n:]:
+        shutil.rmtree(worse)
+    return ranked[:n]
+
+
+class MetricsLog:
+    """A run's numbers, one JSON object a line, on the disk as soon as they are known."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records, in order. A last line that a kill cut short is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`, as if the run had stopped there."""
+        kept = [record for record in self.read() if record["step"] <= step]
+        rewritten = self.path.with_name(self.path.name + ".new")
+        rewritten.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+        os.replace(rewritten, self.path)
+
+
+def random_states() -> dict[str, Any]:
+    """Every random state that `seed_everything` sets, in a form that a checkpoint can hold."""
+    version, internal, gauss = random.getstate()
+    name, keys, *position = np.random.get_state()
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *position],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *position = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *position))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
