@@ -16,10 +16,11 @@ def choose_device(name: str = "auto") -> torch.device:
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
     if torch.cuda.is_available():
-        available.insert(0, "cuda")
+        numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        available = ["cuda", *numbered, *available]
     if name == "auto":
         name = available[0]
-    if name.split(":")[0] not in available:
+    if name not in available:
         raise ValueError(f"device is {name!r}; this machine has {', '.join(available)} (or auto)")
     return torch.device(name)
 

@@ -136,4 +136,5 @@ def rotary_table(positions: Tensor, d_head: int) -> tuple[Tensor, Tensor]:
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`rotate` with its table made beforehand: x (..., T, d_head), cos and sin (T, d_head / 2)."""
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    turned = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return turned.to(x.dtype)  # the table is float32, which bfloat16 queries must not become

@@ -1,0 +1,147 @@
+"""Module 00. `impl` is the reference in one run of each test and your exercises in the other."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@pytest.mark.exercise("add_position_bias")
+class TestAddPositionBias:
+    @pytest.mark.parametrize("B", [1, 2, 5])
+    def test_every_sequence_gets_the_same_bias_at_the_same_position(self, impl, B):
+        x, bias = torch.randn(B, 5, 3), torch.randn(5, 3)
+        out = impl.add_position_bias(x, bias)
+        for b in range(B):
+            torch.testing.assert_close(out[b], x[b] + bias)
+
+    def test_the_input_is_left_as_it_was(self, impl):
+        x = torch.zeros(2, 5, 3)
+        impl.add_position_bias(x, torch.ones(5, 3))
+        torch.testing.assert_close(x, torch.zeros(2, 5, 3))
+
+    @pytest.mark.parametrize("shape", [(3,), (1, 3), (5, 1), (2, 1, 3)])
+    def test_a_bias_that_would_be_stretched_is_an_error(self, impl, shape):
+        with pytest.raises(ValueError):
+            impl.add_position_bias(torch.zeros(2, 5, 3), torch.ones(shape))
+
+
+@pytest.mark.exercise("pairwise_dots")
+class TestPairwiseDots:
+    @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
+    def test_each_query_meets_each_key(self, impl, lead):
+        q, k = torch.randn(*lead, 4, 8), torch.randn(*lead, 6, 8)
+        expected = torch.einsum("...td,...sd->...ts", q, k)
+        torch.testing.assert_close(impl.pairwise_dots(q, k), expected)
+
+    def test_as_many_queries_as_keys(self, impl):
+        q, k = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+        expected = torch.einsum("btd,bsd->bts", q, k)
+        torch.testing.assert_close(impl.pairwise_dots(q, k), expected)
+
+
+@pytest.mark.exercise("fold_batch_time")
+class TestFoldBatchTime:
+    def test_row_b_times_T_plus_t_is_position_t_of_sequence_b(self, impl):
+        x = torch.randn(2, 3, 4)
+        folded = impl.fold_batch_time(x)
+        assert folded.shape == (6, 4)
+        for b in range(2):
+            for t in range(3):
+                torch.testing.assert_close(folded[b * 3 + t], x[b, t])
+
+    def test_a_transposed_tensor_folds_too(self, impl):
+        x = torch.randn(3, 2, 4).transpose(0, 1)
+        torch.testing.assert_close(impl.fold_batch_time(x), torch.cat([x[0], x[1]]))
+
+
+@pytest.mark.exercise("shift_targets")
+class TestShiftTargets:
+    @pytest.mark.parametrize("T", [1, 5])
+    def test_each_target_is_the_token_after_its_input(self, impl, T):
+        tokens = torch.arange(2 * (T + 1)).view(2, T + 1)
+        inputs, targets = impl.shift_targets(tokens)
+        torch.testing.assert_close(inputs, tokens[:, :T])
+        torch.testing.assert_close(targets, inputs + 1)
+
+    def test_one_token_has_no_target(self, impl):
+        with pytest.raises(ValueError):
+            impl.shift_targets(torch.zeros(2, 1, dtype=torch.long))
+
+
+@pytest.mark.exercise("pick_scores")
+class TestPickScores:
+    def test_cross_entropy_is_logsumexp_minus_the_picked_score(self, impl):
+        logits, targets = torch.randn(3, 5, 7), torch.randint(7, (3, 5))
+        picked = impl.pick_scores(logits, targets)
+        assert picked.shape == (3, 5)
+        expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        torch.testing.assert_close((logits.logsumexp(-1) - picked).flatten(), expected)
+
+    def test_scores_come_as_they_are(self, impl):
+        logits = torch.tensor([[[1.0, 2.0, 30.0]]])
+        for token in range(3):
+            assert impl.pick_scores(logits, torch.tensor([[token]])) == logits[0, 0, token]
+
+    def test_the_gradient_reaches_the_picked_score_and_no_other(self, impl):
+        logits = torch.zeros(1, 1, 4, requires_grad=True)
+        impl.pick_scores(logits, torch.tensor([[2]])).sum().backward()
+        assert logits.grad.tolist() == [[[0.0, 0.0, 1.0, 0.0]]]
+
+
+@pytest.mark.exercise("Linear")
+class TestLinear:
+    def test_a_saved_torch_layer_loads_and_computes_the_same(self, impl):
+        theirs, ours = nn.Linear(6, 3), impl.Linear(6, 3)
+        ours.load_state_dict(theirs.state_dict())
+        x = torch.randn(2, 5, 6)
+        torch.testing.assert_close(ours(x), theirs(x))
+
+    def test_gradients_agree_with_torch(self, impl):
+        theirs, ours = nn.Linear(6, 3), impl.Linear(6, 3)
+        ours.load_state_dict(theirs.state_dict())
+        x = torch.randn(2, 5, 6)
+        for layer in (ours, theirs):
+            layer(x).square().sum().backward()
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+
+    @pytest.mark.parametrize("d_in", [16, 400])
+    @pytest.mark.parametrize("name", ["weight", "bias"])
+    def test_parameters_start_uniform_within_the_bound(self, impl, d_in, name):
+        values = getattr(impl.Linear(d_in, 2000), name)
+        bound = d_in**-0.5
+        assert values.abs().max() <= bound
+        # a uniform spread is bound / sqrt(3); 2000 draws hit it within 5% (five sigmas)
+        assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+@pytest.mark.exercise("sgd_step")
+class TestSgdStep:
+    def test_agrees_with_torch_over_ten_steps(self, impl):
+        torch.manual_seed(1)
+        ours, x = nn.Linear(4, 3), torch.randn(8, 4)
+        theirs = nn.Linear(4, 3)
+        theirs.load_state_dict(ours.state_dict())
+        optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+        for _ in range(10):
+            for layer in (ours, theirs):
+                layer.zero_grad()
+                layer(x).square().mean().backward()
+            impl.sgd_step(ours.parameters(), lr=0.1)
+            optimizer.step()
+        torch.testing.assert_close(ours.weight, theirs.weight)
+        torch.testing.assert_close(ours.bias, theirs.bias)
+
+    def test_a_parameter_without_gradient_stays(self, impl):
+        used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+        used.sum().backward()
+        impl.sgd_step([unused, used], lr=0.5)
+        assert unused.tolist() == [1.0, 1.0]
+        assert used.tolist() == [0.5, 0.5]
+
+    def test_a_stepped_parameter_can_still_learn(self, impl):
+        param = torch.ones(2, requires_grad=True)
+        param.sum().backward()
+        impl.sgd_step([param], lr=0.5)
+        assert param.is_leaf and param.requires_grad

@@ -1,0 +1,218 @@
+"""Module 02. `impl` is the reference in one run of each test and your exercises in the other."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tiny_transformer.multihead.reference import MultiHeadAttention
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def give_torch_the_weights_of(layer, n_heads):
+    """torch's own layer, and ours, with the same random weights and biases."""
+    d_model = layer.out_proj.in_features
+    twin = nn.MultiheadAttention(
+        d_model, n_heads, batch_first=True, dtype=layer.out_proj.weight.dtype
+    )
+    projections = (layer.q_proj, layer.k_proj, layer.v_proj)
+    with torch.no_grad():
+        for projection in (*projections, layer.out_proj):
+            projection.bias.normal_()  # a bias that starts at 0 would hide one that is not added
+        twin.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
+        twin.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
+    twin.out_proj.load_state_dict(layer.out_proj.state_dict())
+    return twin
+
+
+def hidden_from_torch(T, causal):
+    """torch.nn's mask, which says True where attention is forbidden."""
+    return torch.ones(T, T, dtype=torch.bool).triu(1) if causal else None
+
+
+@pytest.mark.exercise("split_heads")
+class TestSplitHeads:
+    @pytest.mark.parametrize("B, T, n_heads", [(2, 5, 4), (3, 1, 2), (1, 4, 8), (1, 1, 1)])
+    def test_head_h_gets_the_hth_slice_of_the_features(self, impl, B, T, n_heads):
+        x = torch.randn(B, T, 8)
+        expected = torch.stack(x.chunk(n_heads, dim=-1), dim=1)
+        torch.testing.assert_close(impl.split_heads(x, n_heads), expected, rtol=0, atol=0)
+
+    def test_takes_a_view_whose_memory_is_in_another_order(self, impl):
+        view = torch.randn(8, 5, 2).permute(2, 1, 0)
+        expected = torch.stack(view.chunk(4, dim=-1), dim=1)
+        torch.testing.assert_close(impl.split_heads(view, 4), expected, rtol=0, atol=0)
+
+
+@pytest.mark.exercise("merge_heads")
+class TestMergeHeads:
+    @pytest.mark.parametrize("B, T, n_heads", [(2, 5, 4), (3, 1, 2), (1, 4, 8), (1, 1, 1)])
+    def test_undoes_the_split(self, impl, B, T, n_heads):
+        x = torch.randn(B, T, 8)
+        heads = torch.stack(x.chunk(n_heads, dim=-1), dim=1)
+        torch.testing.assert_close(impl.merge_heads(heads), x, rtol=0, atol=0)
+
+    def test_takes_a_view_whose_memory_is_in_another_order(self, impl):
+        x = torch.randn(2, 5, 8)
+        view = x.view(2, 5, 4, 2).transpose(1, 2)
+        torch.testing.assert_close(impl.merge_heads(view), x, rtol=0, atol=0)
+
+
+@pytest.mark.exercise("MultiHeadAttention")
+class TestMultiHeadAttention:
+    @pytest.mark.parametrize("causal", [True, False])
+    @pytest.mark.parametrize("B, T, n_heads", [(2, 6, 4), (2, 6, 1), (1, 1, 2)])
+    def test_agrees_with_torch(self, impl, B, T, n_heads, causal):
+        layer = impl.MultiHeadAttention(16, n_heads, causal=causal)
+        twin = give_torch_the_weights_of(layer, n_heads)
+        x = torch.randn(B, T, 16)
+        expected, _ = twin(x, x, x, attn_mask=hidden_from_torch(T, causal))
+        torch.testing.assert_close(layer(x), expected)
+
+    @pytest.mark.parametrize("causal", [True, False])
+    def test_its_gradient_agrees_with_torch(self, impl, causal):
+        layer = impl.MultiHeadAttention(16, 4, causal=causal).double()
+        twin = give_torch_the_weights_of(layer, 4)
+        x = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
+        expected, _ = twin(x, x, x, attn_mask=hidden_from_torch(6, causal))
+        (wanted,) = torch.autograd.grad(expected.square().sum(), x)
+        (got,) = torch.autograd.grad(layer(x).square().sum(), x)
+        torch.testing.assert_close(got, wanted)
+
+    @pytest.mark.parametrize("causal", [True, False])
+    def test_returns_one_weight_matrix_a_head(self, impl, causal):
+        layer = impl.MultiHeadAttention(16, 4, causal=causal)
+        twin = give_torch_the_weights_of(layer, 4)
+        x = torch.randn(2, 6, 16)
+        hidden = hidden_from_torch(6, causal)
+        _, weights = layer(x, return_weights=True)
+        _, expected = twin(x, x, x, attn_mask=hidden, average_attn_weights=False)
+        torch.testing.assert_close(weights, expected)
+        _, average = twin(x, x, x, attn_mask=hidden)
+        torch.testing.assert_close(weights.mean(dim=1), average)
+
+    def test_asking_for_the_weights_does_not_change_the_output(self, impl):
+        layer = impl.MultiHeadAttention(16, 4)
+        x = torch.randn(2, 6, 16)
+        out, _ = layer(x, return_weights=True)
+        torch.testing.assert_close(out, layer(x))
+
+    def test_the_future_cannot_change_the_past(self, impl):
+        layer = impl.MultiHeadAttention(16, 4)
+        x = torch.randn(2, 6, 16)
+        before = layer(x)
+        x[:, 4:] = torch.randn(2, 2, 16)
+        after = layer(x)
+        torch.testing.assert_close(after[:, :4], before[:, :4])
+        assert not torch.allclose(after[:, 4:], before[:, 4:])
+
+    def test_dropout_acts_in_training(self, impl):
+        layer = impl.MultiHeadAttention(16, 4, dropout=0.5)
+        x = torch.randn(2, 6, 16)
+        assert not torch.allclose(layer(x), layer(x))
+
+    def test_dropout_rests_in_evaluation(self, impl):
+        layer = impl.MultiHeadAttention(16, 4, dropout=0.5).eval()
+        twin = give_torch_the_weights_of(layer, 4)
+        x = torch.randn(2, 6, 16)
+        torch.testing.assert_close(layer(x), twin(x, x, x, attn_mask=hidden_from_torch(6, True))[0])
+
+    def test_heads_that_do_not_divide_the_width_are_an_error(self, impl):
+        with pytest.raises(ValueError):
+            impl.MultiHeadAttention(d_model=32, n_heads=5)
+
+
+@pytest.mark.exercise("attention_entropy")
+class TestAttentionEntropy:
+    def test_looking_at_one_key_has_entropy_0(self, impl):
+        torch.testing.assert_close(impl.attention_entropy(torch.eye(4)), torch.zeros(4))
+
+    @pytest.mark.parametrize("S", [1, 2, 64])
+    def test_looking_at_S_keys_alike_has_entropy_ln_S(self, impl, S):
+        entropy = impl.attention_entropy(torch.full((3, S), 1 / S))
+        torch.testing.assert_close(entropy, torch.full((3,), math.log(S)))
+
+    def test_keys_without_weight_add_nothing(self, impl):
+        half_masked = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+        expected = torch.tensor([math.log(2)])
+        torch.testing.assert_close(impl.attention_entropy(half_masked), expected)
+
+    def test_agrees_with_torch_for_every_batch_head_and_query(self, impl):
+        weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
+        expected = torch.distributions.Categorical(probs=weights).entropy()
+        torch.testing.assert_close(impl.attention_entropy(weights), expected)
+
+
+def output_and_gradients(layer, x, past, explicit):
+    """The layer's output on x after the remembered keys and values, and all its gradients."""
+
+    def remember(k, v):
+        return torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+
+    out = layer(x, return_weights=explicit, remember=remember)
+    out = out[0] if explicit else out
+    return out, torch.autograd.grad(out.square().sum(), [x, *past, *layer.parameters()])
+
+
+class TestTheFusedPath:
+    @pytest.mark.parametrize("causal", [True, False])
+    @pytest.mark.parametrize("T, S", [(6, 6), (1, 1), (3, 7), (1, 7)])
+    def test_equals_the_explicit_path_in_value_and_gradient(self, T, S, causal):
+        layer = MultiHeadAttention(16, 4, causal=causal).double()
+        x = torch.randn(2, T, 16, dtype=torch.float64, requires_grad=True)
+        past = [torch.randn(2, 4, S - T, 4, dtype=torch.float64, requires_grad=True) for _ in "kv"]
+        out, gradients = output_and_gradients(layer, x, past, explicit=False)
+        expected, expected_gradients = output_and_gradients(layer, x, past, explicit=True)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(gradients, expected_gradients)
+
+    @pytest.mark.parametrize("explicit", [False, True])
+    @pytest.mark.parametrize("T", [1, 3])
+    def test_the_last_positions_after_remembered_ones_are_those_of_the_whole(self, T, explicit):
+        layer = MultiHeadAttention(16, 4)
+        x = torch.randn(2, 7, 16)
+        seen = []
+        layer(x[:, :-T], remember=lambda k, v: seen.extend((k, v)) or (k, v))
+        out, _ = output_and_gradients(layer, x[:, -T:].requires_grad_(), seen, explicit)
+        torch.testing.assert_close(out, layer(x)[:, -T:])
+
+
+class TestOptionsOfTheReference:
+    @pytest.mark.parametrize("attend", ["attend_fused", "attend_explicitly"])
+    def test_dropped_attention_weights_keep_their_mean(self, attend):
+        layer = MultiHeadAttention(8, 1, dropout=0.5, causal=False)
+        q, k, v = torch.randn(1, 1, 512, 8), torch.randn(1, 1, 512, 8), torch.ones(1, 1, 512, 8)
+        out = getattr(layer, attend)(q, k, v)
+        rows = out[0] if attend == "attend_explicitly" else out  # 1 each, were nothing dropped
+        assert rows.std() > 0.01
+        assert rows.mean().item() == pytest.approx(1, abs=0.02)  # 5 standard errors
+
+    @pytest.mark.parametrize("return_weights", [False, True])
+    def test_the_output_is_dropped_too(self, return_weights):
+        layer = MultiHeadAttention(64, 4, dropout=0.25)
+        out = layer(torch.randn(4, 16, 64), return_weights=return_weights)
+        out = out[0] if return_weights else out
+        assert (out == 0).float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+    def test_rotate_turns_both_queries_and_keys_but_no_values(self):
+        layer = MultiHeadAttention(16, 4)
+        x = torch.randn(2, 6, 16)
+        torch.testing.assert_close(layer(x, rotate=torch.neg), layer(x))
+
+    def test_rotate_comes_before_the_scores(self):
+        layer = MultiHeadAttention(16, 4, causal=False)
+        _, weights = layer(torch.randn(2, 5, 16), return_weights=True, rotate=torch.zeros_like)
+        torch.testing.assert_close(weights, torch.full((2, 4, 5, 5), 1 / 5))
+
+    def test_without_bias_only_the_four_matrices_learn(self):
+        layer = MultiHeadAttention(16, 4, bias=False)
+        assert [tuple(p.shape) for p in layer.parameters()] == [(16, 16)] * 4
+
+    def test_heads_that_do_not_fit_are_named_with_the_width(self):
+        with pytest.raises(ValueError, match="n_heads is 5.*d_model, which is 32"):
+            MultiHeadAttention(d_model=32, n_heads=5)

@@ -1,0 +1,260 @@
+"""Module 03. `impl` is the reference in one run of each test and your exercises in the other."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
+
+tanh_gelu = partial(F.gelu, approximate="tanh")
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def randomize(module):
+    """Move every parameter off its start: a scale of 1 or a bias of 0 hides its absence."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) / 4)
+    return module
+
+
+@pytest.mark.exercise("gelu")
+class TestGelu:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_agrees_with_torch(self, impl, dtype):
+        x = torch.linspace(-6, 6, 101, dtype=dtype).view(1, 101)
+        torch.testing.assert_close(impl.gelu(x), tanh_gelu(x))
+
+    def test_its_gradient_agrees_with_torch(self, impl):
+        x = torch.linspace(-6, 6, 101, dtype=torch.float64, requires_grad=True)
+        (got,) = torch.autograd.grad(impl.gelu(x).sum(), x)
+        (wanted,) = torch.autograd.grad(tanh_gelu(x).sum(), x)
+        torch.testing.assert_close(got, wanted)
+
+    def test_far_from_0_it_is_a_gate_fully_shut_or_fully_open(self, impl):
+        x = torch.tensor([-1e4, -50.0, 0.0, 50.0, 1e4])
+        torch.testing.assert_close(impl.gelu(x), x.relu())
+
+
+class NormTests:
+    """What the two norms have in common; each subclass has the `name` and `expected` of its own."""
+
+    def build(self, impl, d_model, **options):
+        return randomize(getattr(impl, self.name)(d_model, **options))
+
+    @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1, 3), (4, 2)])
+    def test_agrees_with_torch(self, impl, shape):
+        norm = self.build(impl, shape[-1])
+        x = 3 * torch.randn(shape) + 1
+        torch.testing.assert_close(norm(x), self.expected(norm, x))
+
+    def test_its_gradients_agree_with_torch(self, impl):
+        norm = self.build(impl, 8).double()
+        x = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
+        inputs = [x, *norm.parameters()]
+        got = torch.autograd.grad(norm(x).pow(3).sum(), inputs)
+        wanted = torch.autograd.grad(self.expected(norm, x).pow(3).sum(), inputs)
+        torch.testing.assert_close(got, wanted)
+
+    @pytest.mark.parametrize("eps", [1e-5, 0.1])
+    def test_eps_stands_inside_the_root(self, impl, eps):
+        norm = self.build(impl, 8, eps=eps).double()
+        faint = 1e-3 * torch.randn(2, 8, dtype=torch.float64)  # a variance smaller than eps
+        torch.testing.assert_close(norm(faint), self.expected(norm, faint, eps))
+
+    def test_silence_stays_finite(self, impl):
+        norm = self.build(impl, 8)
+        zeros = torch.zeros(2, 8)
+        torch.testing.assert_close(norm(zeros), self.expected(norm, zeros))
+
+    def test_leaves_its_input_as_it_was(self, impl):
+        x = torch.randn(2, 8)
+        kept = x.clone()
+        self.build(impl, 8)(x)
+        assert x.equal(kept)
+
+    def test_starts_with_scale_1_and_shift_0(self, impl):
+        learned = dict(getattr(impl, self.name)(8).named_parameters())
+        assert learned.pop("weight").tolist() == [1.0] * 8
+        assert all(shift.tolist() == [0.0] * 8 for shift in learned.values())
+
+
+@pytest.mark.exercise("LayerNorm")
+class TestLayerNorm(NormTests):
+    name = "LayerNorm"
+
+    def expected(self, norm, x, eps=1e-5):
+        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps)
+
+    def test_a_large_offset_costs_no_precision(self, impl):
+        norm = self.build(impl, 8)
+        x = torch.randn(4, 8) + 1000
+        expected = self.expected(norm.double(), x.double()).float()
+        # float32 holds numbers near 1000 to 6e-5; E[x^2] - E[x]^2 would be off by 0.1.
+        torch.testing.assert_close(norm.float()(x), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.exercise("RMSNorm")
+class TestRMSNorm(NormTests):
+    name = "RMSNorm"
+
+    def expected(self, norm, x, eps=1e-5):
+        return F.rms_norm(x, x.shape[-1:], norm.weight, eps)
+
+    def test_has_no_shift_to_learn(self, impl):
+        assert [name for name, _ in impl.RMSNorm(8).named_parameters()] == ["weight"]
+
+
+def up_gelu_down(layer, x):
+    hidden = tanh_gelu(F.linear(x, layer.up.weight, layer.up.bias))
+    return F.linear(hidden, layer.down.weight, layer.down.bias)
+
+
+@pytest.mark.exercise("FeedForward")
+class TestFeedForward:
+    @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1, 8)])
+    def test_is_up_then_gelu_then_down(self, impl, shape):
+        layer = randomize(impl.FeedForward(8, 24))
+        x = torch.randn(shape)
+        torch.testing.assert_close(layer(x), up_gelu_down(layer, x))
+
+    def test_widens_to_d_ff_and_back(self, impl):
+        layer = impl.FeedForward(8, 24)
+        assert layer.up.weight.shape == (24, 8)
+        assert layer.down.weight.shape == (8, 24)
+
+    def test_each_position_is_worked_on_alone(self, impl):
+        layer = impl.FeedForward(8, 24)
+        x = torch.randn(2, 5, 8)
+        order = torch.tensor([3, 0, 4, 1, 2])
+        torch.testing.assert_close(layer(x[:, order]), layer(x)[:, order])
+
+    def test_dropout_acts_in_training(self, impl):
+        layer = impl.FeedForward(8, 24, dropout=0.5)
+        x = torch.randn(2, 5, 8)
+        assert not torch.allclose(layer(x), layer(x))
+
+    def test_dropout_rests_in_evaluation(self, impl):
+        layer = impl.FeedForward(8, 24, dropout=0.5).eval()
+        x = torch.randn(2, 5, 8)
+        torch.testing.assert_close(layer(x), up_gelu_down(layer, x))
+
+
+def torch_twin(block):
+    """torch's own Pre-LN layer with the weights of a block of 16 features, 4 heads and d_ff 40."""
+    twin = nn.TransformerEncoderLayer(
+        16, 4, 40, dropout=0.0, activation=tanh_gelu, batch_first=True, norm_first=True
+    )
+    attention = block.attention
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    pairs = (
+        (twin.self_attn.out_proj, attention.out_proj),
+        (twin.linear1, block.feed_forward.up),
+        (twin.linear2, block.feed_forward.down),
+        (twin.norm1, block.ln_1),
+        (twin.norm2, block.ln_2),
+    )
+    with torch.no_grad():
+        twin.self_attn.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
+        twin.self_attn.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
+        for theirs, ours in pairs:
+            theirs.weight.copy_(ours.weight)
+            theirs.bias.copy_(ours.bias)
+    return twin
+
+
+@pytest.mark.exercise("TransformerBlock")
+class TestTransformerBlock:
+    @pytest.mark.parametrize("B, T", [(2, 6), (1, 1)])
+    def test_agrees_with_torch(self, impl, B, T):
+        block = randomize(impl.TransformerBlock(16, 4, 40))
+        hidden = torch.ones(T, T, dtype=torch.bool).triu(1)  # True forbids, in torch.nn
+        x = 3 * torch.randn(B, T, 16) + 1
+        torch.testing.assert_close(block(x), torch_twin(block)(x, src_mask=hidden))
+
+    def test_silent_halves_leave_the_stream_as_it_was(self, impl):
+        block = impl.TransformerBlock(16, 4, 40)
+        for last in (block.attention.out_proj, block.feed_forward.down):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        x = torch.randn(2, 6, 16)
+        torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+
+    def test_the_future_cannot_change_the_past(self, impl):
+        block = impl.TransformerBlock(16, 4, 40)
+        x = torch.randn(2, 6, 16)
+        before = block(x)
+        x[:, 4:] = torch.randn(2, 2, 16)
+        after = block(x)
+        torch.testing.assert_close(after[:, :4], before[:, :4])
+
+    def test_the_gradient_reaches_every_parameter(self, impl):
+        block = randomize(impl.TransformerBlock(16, 4, 40))
+        block(torch.randn(2, 6, 16)).square().sum().backward()
+        unreached = {
+            name
+            for name, parameter in block.named_parameters()
+            if parameter.grad is None or not parameter.grad.any()
+        }
+        # A key bias adds the same to every score of a query, which the softmax ignores.
+        assert unreached <= {"attention.k_proj.bias"}
+
+    @pytest.mark.parametrize("half", ["attention", "feed_forward"])
+    def test_dropout_acts_in_each_half(self, impl, half):
+        block = impl.TransformerBlock(16, 4, 40, dropout=0.5)
+        other = block.feed_forward.down if half == "attention" else block.attention.out_proj
+        nn.init.zeros_(other.weight)
+        nn.init.zeros_(other.bias)
+        x = torch.randn(2, 6, 16)
+        assert not torch.allclose(block(x), block(x))
+
+    def test_dropout_rests_in_evaluation(self, impl):
+        block = impl.TransformerBlock(16, 4, 40, dropout=0.5).eval()
+        hidden = torch.ones(6, 6, dtype=torch.bool).triu(1)
+        x = torch.randn(2, 6, 16)
+        torch.testing.assert_close(block(x), torch_twin(block)(x, src_mask=hidden))
+
+
+class TestTheReference:
+    @pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
+    @pytest.mark.parametrize("scale", [1.0, 1e-3])  # 1e-3: the variance is smaller than eps
+    def test_each_norm_by_hand_is_the_fused_one(self, norm, scale):
+        layer = randomize(norm(8)).double()
+        x = (scale * torch.randn(2, 5, 8, dtype=torch.float64)).requires_grad_()
+        inputs = [x, *layer.parameters()]
+        by_hand, fused = layer.by_hand(x), layer(x)
+        torch.testing.assert_close(by_hand, fused)
+        torch.testing.assert_close(
+            torch.autograd.grad(by_hand.pow(3).sum(), inputs),
+            torch.autograd.grad(fused.pow(3).sum(), inputs),
+        )
+
+    def test_a_block_can_use_the_other_norm(self):
+        block = TransformerBlock(16, 4, 40, norm=RMSNorm)
+        assert isinstance(block.ln_1, RMSNorm) and isinstance(block.ln_2, RMSNorm)
+
+    def test_without_bias_no_linear_layer_has_one(self):
+        block = TransformerBlock(16, 4, 40, bias=False)
+        assert all(layer.bias is None for layer in block.modules() if isinstance(layer, nn.Linear))
+
+    def test_a_block_hands_rotate_and_remember_to_its_attention(self):
+        block = TransformerBlock(16, 4, 40)
+        seen = []
+
+        def rotate(x):
+            seen.append("rotate")
+            return x
+
+        def remember(k, v):
+            seen.append("remember")
+            return k, v
+
+        block(torch.randn(1, 3, 16), rotate, remember)
+        assert seen == ["rotate", "rotate", "remember"]

@@ -1,0 +1,220 @@
+"""Module 04. `impl` is the reference in one run of each test and your exercises in the other."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tiny_transformer.embeddings.reference import (
+    CharTokenizer,
+    TransformerEmbedding,
+    rotate,
+    sinusoidal_positions,
+)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.exercise("CharTokenizer")
+class TestCharTokenizer:
+    def test_ids_count_the_distinct_characters_in_sorted_order(self, impl):
+        tokenizer = impl.CharTokenizer("hello, World")
+        assert list(tokenizer.encode(" ,Wdehlor")) == list(range(9))
+
+    def test_the_vocabulary_is_as_large_as_there_are_distinct_characters(self, impl):
+        assert impl.CharTokenizer("banana").vocab_size == 3
+
+    @pytest.mark.parametrize("text", ["ROMEO:\nO, speak again", "naïve café — 字", "z"])
+    def test_decoding_undoes_encoding(self, impl, text):
+        tokenizer = impl.CharTokenizer(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+    def test_decodes_a_tensor_as_it_does_a_list(self, impl):
+        assert impl.CharTokenizer("abc").decode(torch.tensor([2, 0, 1])) == "cab"
+
+    def test_no_text_is_no_tokens(self, impl):
+        assert list(impl.CharTokenizer("abc").encode("")) == []
+
+    def test_no_tokens_are_no_text(self, impl):
+        assert impl.CharTokenizer("abc").decode([]) == ""
+
+    def test_an_unknown_character_is_an_error_that_names_it(self, impl):
+        with pytest.raises(ValueError, match="é"):
+            impl.CharTokenizer("cafe").encode("café")
+
+
+@pytest.mark.exercise("TokenEmbedding")
+class TestTokenEmbedding:
+    @pytest.mark.parametrize("shape", [(2, 5), (1, 1)])
+    def test_agrees_with_torch(self, impl, shape):
+        embedding = impl.TokenEmbedding(7, 4)
+        tokens = torch.randint(7, shape)
+        torch.testing.assert_close(embedding(tokens), F.embedding(tokens, embedding.weight))
+
+    def test_a_token_seen_twice_learns_from_both(self, impl):
+        embedding = impl.TokenEmbedding(5, 3)
+        upstream = torch.randn(1, 4, 3)
+        (embedding(torch.tensor([[2, 0, 2, 4]])) * upstream).sum().backward()
+        expected = torch.zeros(5, 3)
+        expected[0], expected[4] = upstream[0, 1], upstream[0, 3]
+        expected[2] = upstream[0, 0] + upstream[0, 2]
+        torch.testing.assert_close(embedding.weight.grad, expected)
+
+    def test_the_table_has_a_row_for_each_token(self, impl):
+        assert impl.TokenEmbedding(7, 4).weight.shape == (7, 4)
+
+
+@pytest.mark.exercise("sinusoidal_positions")
+class TestSinusoidalPositions:
+    @pytest.mark.parametrize("T, d_model", [(40, 16), (1, 2)])
+    def test_is_the_formula_of_the_paper(self, impl, T, d_model):
+        expected = torch.empty(T, d_model)
+        for t in range(T):
+            for i in range(d_model // 2):
+                angle = t / 10000 ** (2 * i / d_model)
+                expected[t, 2 * i], expected[t, 2 * i + 1] = math.sin(angle), math.cos(angle)
+        # An angle near 40 is known to 4e-6 in float32, and so are its sine and cosine.
+        table = impl.sinusoidal_positions(T, d_model)
+        torch.testing.assert_close(table, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("shift", [1, 9])
+    def test_a_shift_turns_each_pair_by_the_same_angle_everywhere(self, impl, shift):
+        table = impl.sinusoidal_positions(40, 16)
+        pairs = torch.complex(table[:, 1::2], table[:, 0::2])  # cos + i sin
+        turned = pairs[:-shift] * pairs[shift]
+        torch.testing.assert_close(pairs[shift:], turned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.exercise("LearnedPositions")
+class TestLearnedPositions:
+    @pytest.mark.parametrize("positions", [[0, 1, 2], [6, 7], [0]])
+    def test_looks_each_position_up(self, impl, positions):
+        layer = impl.LearnedPositions(max_len=8, d_model=4)
+        out = layer(torch.tensor(positions))
+        torch.testing.assert_close(out, torch.stack([layer.weight[t] for t in positions]))
+
+    def test_the_gradient_reaches_the_positions_that_were_read_and_no_others(self, impl):
+        layer = impl.LearnedPositions(max_len=4, d_model=2)
+        layer(torch.arange(3)).sum().backward()
+        assert layer.weight.grad.tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]]
+
+
+@pytest.mark.exercise("TransformerEmbedding")
+class TestTransformerEmbedding:
+    @pytest.mark.parametrize("B, T", [(2, 5), (1, 1), (2, 8)])
+    def test_learned_positions_are_added_to_the_tokens(self, impl, B, T):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8)
+        tokens = torch.randint(7, (B, T))
+        expected = embedding.token(tokens) + embedding.position(torch.arange(T))
+        torch.testing.assert_close(embedding(tokens), expected)
+
+    def test_sinusoidal_positions_are_added_to_the_tokens(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions="sinusoidal")
+        tokens = torch.randint(7, (2, 5))
+        expected = embedding.token(tokens) + sinusoidal_positions(5, 4)
+        torch.testing.assert_close(embedding(tokens), expected)
+
+    def test_rope_adds_nothing_here(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions="rope")
+        tokens = torch.randint(7, (2, 5))
+        torch.testing.assert_close(embedding(tokens), embedding.token(tokens))
+
+    @pytest.mark.parametrize(
+        "positions, tables",
+        [("learned", [(7, 4), (8, 4)]), ("sinusoidal", [(7, 4)]), ("rope", [(7, 4)])],
+    )
+    def test_only_learned_positions_learn(self, impl, positions, tables):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
+        assert sorted(tuple(p.shape) for p in embedding.parameters()) == tables
+
+    def test_dropout_acts_in_training(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5)
+        tokens = torch.randint(7, (2, 5))
+        assert not torch.allclose(embedding(tokens), embedding(tokens))
+
+    def test_dropout_rests_in_evaluation(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5).eval()
+        tokens = torch.randint(7, (2, 5))
+        expected = embedding.token(tokens) + embedding.position(torch.arange(5))
+        torch.testing.assert_close(embedding(tokens), expected)
+
+
+@pytest.mark.exercise("rotate")
+class TestRotate:
+    @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
+    @pytest.mark.parametrize("positions", [[0, 1, 2, 3], [9, 4, 4, 31], [5]])
+    def test_turns_pair_i_like_a_complex_number(self, impl, positions, lead):
+        x = torch.randn(*lead, len(positions), 8)
+        positions = torch.tensor(positions)
+        angles = positions[:, None] / 10000 ** (torch.arange(4, dtype=torch.float64) / 4)
+        pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())  # features i and i + 4
+        turned = pairs * torch.polar(torch.ones_like(angles), angles)
+        expected = torch.cat((turned.real, turned.imag), dim=-1).float()
+        # An angle near 31 is known to 2e-6 in float32.
+        torch.testing.assert_close(impl.rotate(x, positions), expected, rtol=0, atol=1e-5)
+
+    def test_position_0_stays_as_it_is(self, impl):
+        x = torch.randn(2, 3, 8)
+        torch.testing.assert_close(impl.rotate(x, torch.zeros(3, dtype=torch.long)), x)
+
+    def test_lengths_stay_as_they_are(self, impl):
+        x = torch.randn(2, 20, 8)
+        turned = impl.rotate(x, torch.arange(20))
+        torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+    @pytest.mark.parametrize("shift", [1, 50])
+    def test_a_score_depends_on_the_distance_alone(self, impl, shift):
+        q, k = torch.randn(6, 8), torch.randn(6, 8)
+        near = torch.arange(6)
+        scores = impl.rotate(q, near) @ impl.rotate(k, near).mT
+        shifted = impl.rotate(q, near + shift) @ impl.rotate(k, near + shift).mT
+        torch.testing.assert_close(shifted, scores, rtol=0, atol=1e-4)  # an angle near 56: 4e-6
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    def test_keeps_the_dtype(self, impl, dtype):
+        assert impl.rotate(torch.randn(3, 8, dtype=dtype), torch.arange(3)).dtype == dtype
+
+    def test_leaves_its_input_as_it_was(self, impl):
+        x = torch.randn(3, 8)
+        kept = x.clone()
+        impl.rotate(x, torch.arange(3))
+        assert x.equal(kept)
+
+
+class TestTheReference:
+    def test_rotate_agrees_with_hugging_face_s_llama(self):
+        pytest.importorskip("transformers", reason="pip install -e .[dev] brings it")
+        from transformers import LlamaConfig
+        from transformers.models.llama import modeling_llama as llama
+
+        q, k = torch.randn(2, 4, 10, 8), torch.randn(2, 4, 10, 8)
+        positions = torch.arange(3, 13)
+        rotary = llama.LlamaRotaryEmbedding(LlamaConfig(hidden_size=32, num_attention_heads=4))
+        expected = llama.apply_rotary_pos_emb(q, k, *rotary(q, positions[None]))
+        torch.testing.assert_close((rotate(q, positions), rotate(k, positions)), expected)
+
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_a_continuation_starts_where_the_beginning_ended(self, positions):
+        embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
+        tokens = torch.randint(7, (2, 8))
+        torch.testing.assert_close(embedding(tokens[:, 5:], start=5), embedding(tokens)[:, 5:])
+
+    def test_an_unknown_kind_of_position_is_an_error_that_names_it(self):
+        with pytest.raises(ValueError, match="positions is 'alibi'.*learned.*sinusoidal.*rope"):
+            TransformerEmbedding(7, 4, max_len=8, positions="alibi")
+
+    def test_an_odd_width_has_no_pairs_to_turn(self):
+        with pytest.raises(ValueError, match="width is 7"):
+            rotate(torch.randn(3, 7), torch.arange(3))
+
+    def test_a_vocabulary_needs_a_character(self):
+        with pytest.raises(ValueError, match="text is empty"):
+            CharTokenizer("")
+
+    def test_an_unknown_character_is_found_in_the_text(self):
+        with pytest.raises(ValueError, match=r"'é' at position 3, .* 4 characters"):
+            CharTokenizer("cafe").encode("café é")

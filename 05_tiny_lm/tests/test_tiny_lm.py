@@ -1,0 +1,376 @@
+"""Module 05. `impl` is the reference in one run of each test and your exercises in the other."""
+
+import dataclasses
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tiny_transformer.embeddings.reference import rotate
+from tiny_transformer.tiny_lm.reference import (
+    ModelConfig,
+    TinyTransformerLM,
+    init_weights,
+    next_token_distribution,
+)
+
+SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=4, d_ff=40)
+VARIANTS = [
+    {},
+    {"tie_weights": False},
+    {"positions": "rope"},
+    {"positions": "sinusoidal"},
+    {"bias": False},
+    {"norm": "rms"},
+    {"norm": "rms", "positions": "rope", "bias": False, "tie_weights": False},
+]
+
+
+def small(**changes):
+    return dataclasses.replace(SMALL, **changes)
+
+
+def name_of(changes):
+    return "-".join(f"{field}={value}" for field, value in changes.items()) or "classic"
+
+
+variants = pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def randomize(model):
+    """Move every parameter off its start: a scale of 1 or a bias of 0 hides its absence."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) / 4)
+    return model
+
+
+def by_parts(model, tokens, rotate=None):
+    """The logits, from the model's parts put together by hand."""
+    x = model.embedding(tokens)
+    for block in model.blocks:
+        x = block(x) if rotate is None else block(x, rotate)
+    return model.head(model.ln_f(x))
+
+
+@pytest.mark.exercise("count_parameters")
+class TestCountParameters:
+    @variants
+    def test_counts_those_of_the_model_that_would_be_built(self, impl, changes):
+        config = small(**changes)
+        built = sum(parameter.numel() for parameter in TinyTransformerLM(config).parameters())
+        assert impl.count_parameters(config) == built
+
+    @pytest.mark.parametrize(
+        "field, value", [("n_layers", 5), ("d_ff", 7), ("vocab_size", 3), ("max_len", 30)]
+    )
+    def test_follows_each_dimension(self, impl, field, value):
+        config = small(**{field: value})
+        built = sum(parameter.numel() for parameter in TinyTransformerLM(config).parameters())
+        assert impl.count_parameters(config) == built
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A model with enough weights in each matrix to measure their spread, in any state."""
+    return TinyTransformerLM(ModelConfig(vocab_size=256, n_layers=3, tie_weights=False))
+
+
+@pytest.mark.exercise("init_weights")
+class TestInitWeights:
+    @pytest.fixture
+    def started(self, impl, wide):
+        with torch.no_grad():
+            for parameter in wide.parameters():
+                parameter.fill_(7.0)
+        impl.init_weights(wide)
+        return dict(wide.named_parameters())
+
+    def test_weights_are_normal_with_deviation_0_02(self, started):
+        for name, weight in started.items():
+            if weight.dim() == 2 and not name.endswith(("out_proj.weight", "down.weight")):
+                assert weight.std().item() == pytest.approx(0.02, rel=0.05), name
+                assert weight.mean().item() == pytest.approx(0, abs=0.001), name
+                assert weight.abs().max() > 0.05, f"{name} is not normal"
+
+    def test_residual_projections_start_smaller_by_the_root_of_their_number(self, started):
+        for name, weight in started.items():
+            if name.endswith(("out_proj.weight", "down.weight")):
+                assert weight.std().item() == pytest.approx(0.02 / math.sqrt(6), rel=0.05), name
+
+    def test_biases_start_at_0(self, started):
+        assert not any(value.any() for name, value in started.items() if name.endswith("bias"))
+
+    def test_norms_start_with_scale_1(self, started):
+        scales = [
+            value for name, value in started.items() if ".ln_" in f".{name}" and "weight" in name
+        ]
+        assert len(scales) == 7 and all((scale == 1).all() for scale in scales)
+
+    def test_no_two_matrices_start_alike(self, started):
+        corners = [weight[0, 0].item() for weight in started.values() if weight.dim() == 2]
+        assert len(set(corners)) == len(corners)
+
+
+@pytest.mark.exercise("TinyTransformerLM")
+class TestTinyTransformerLM:
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+    @pytest.mark.parametrize("B, T", [(2, 8), (1, 1)])
+    def test_is_embedding_then_blocks_then_norm_then_head(self, impl, B, T, positions):
+        model = randomize(impl.TinyTransformerLM(small(positions=positions)))
+        tokens = torch.randint(11, (B, T))
+        logits = model(tokens)
+        assert logits.shape == (B, T, 11)
+        torch.testing.assert_close(logits, by_parts(model, tokens))
+
+    def test_has_as_many_blocks_as_it_was_asked_for(self, impl):
+        assert len(impl.TinyTransformerLM(small(n_layers=3)).blocks) == 3
+
+    @variants
+    def test_the_future_cannot_change_the_past(self, impl, changes):
+        model = randomize(impl.TinyTransformerLM(small(**changes)))
+        tokens = torch.randint(11, (2, 8))
+        before = model(tokens)
+        tokens[:, 5:] = (tokens[:, 5:] + 1) % 11
+        after = model(tokens)
+        torch.testing.assert_close(after[:, :5], before[:, :5])
+        assert not torch.allclose(after[:, 5:], before[:, 5:])
+
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_the_order_of_earlier_tokens_matters(self, impl, positions):
+        # One layer without positions would read what came before as a bag of characters.
+        model = randomize(impl.TinyTransformerLM(small(n_layers=1, positions=positions)))
+        ab, ba = model(torch.tensor([[1, 2, 3]])), model(torch.tensor([[2, 1, 3]]))
+        assert (ab[:, -1] - ba[:, -1]).abs().max() > 1e-3
+
+    @variants
+    def test_starts_out_with_the_loss_of_a_guess(self, impl, changes):
+        torch.manual_seed(0)
+        model = impl.TinyTransformerLM(ModelConfig(**changes))
+        tokens = torch.randint(65, (4, 64))
+        loss = F.cross_entropy(model(tokens).flatten(0, 1), torch.randint(65, (4 * 64,)))
+        assert loss.item() == pytest.approx(math.log(65), abs=0.15)
+
+    def test_starts_with_small_residual_projections(self, impl):
+        model = impl.TinyTransformerLM(ModelConfig(n_layers=2))
+        std = model.blocks[1].feed_forward.down.weight.std().item()
+        assert std == pytest.approx(0.02 / math.sqrt(4), rel=0.05)
+
+    def test_the_head_reuses_the_token_table(self, impl):
+        model = impl.TinyTransformerLM(small(tie_weights=True))
+        assert model.head.weight is model.embedding.token.weight
+
+    def test_an_untied_head_has_a_table_of_its_own(self, impl):
+        model = impl.TinyTransformerLM(small(tie_weights=False))
+        assert not model.head.weight.equal(model.embedding.token.weight)
+
+    @variants
+    def test_the_gradient_reaches_every_parameter(self, impl, changes):
+        model = randomize(impl.TinyTransformerLM(small(**changes)))
+        tokens = torch.randint(11, (4, 8))
+        F.cross_entropy(model(tokens).flatten(0, 1), torch.randint(11, (32,))).backward()
+        unreached = {
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is None or not parameter.grad.any()
+        }
+        # A key bias adds the same to every score of a query, which the softmax ignores.
+        assert all(name.endswith("k_proj.bias") for name in unreached)
+
+    def test_a_text_longer_than_the_context_is_an_error(self, impl):
+        model = impl.TinyTransformerLM(SMALL)
+        with pytest.raises(ValueError):
+            model(torch.zeros(1, 9, dtype=torch.long))
+
+    def test_the_same_seed_makes_the_same_weights(self, impl):
+        models = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            models.append(
+                torch.cat([p.flatten() for p in impl.TinyTransformerLM(SMALL).parameters()])
+            )
+        assert models[0].equal(models[1])
+        assert not models[0].equal(models[2])
+
+    def test_dropout_acts_in_training(self, impl):
+        model = randomize(impl.TinyTransformerLM(small(dropout=0.5)))
+        tokens = torch.randint(11, (2, 8))
+        assert not torch.allclose(model(tokens), model(tokens))
+
+    def test_dropout_rests_in_evaluation(self, impl):
+        model = randomize(impl.TinyTransformerLM(small(dropout=0.5))).eval()
+        tokens = torch.randint(11, (2, 8))
+        torch.testing.assert_close(model(tokens), model(tokens), rtol=0, atol=0)
+
+
+@pytest.mark.exercise("next_token_distribution")
+class TestNextTokenDistribution:
+    @pytest.mark.parametrize("B, T", [(2, 5), (1, 1)])
+    def test_is_the_softmax_of_the_last_position(self, impl, B, T):
+        model = randomize(TinyTransformerLM(SMALL))
+        tokens = torch.randint(11, (B, T))
+        expected = model(tokens)[:, -1].softmax(dim=-1)
+        torch.testing.assert_close(impl.next_token_distribution(model, tokens), expected)
+
+    def test_adds_up_to_1(self, impl):
+        model = randomize(TinyTransformerLM(SMALL))
+        chances = impl.next_token_distribution(model, torch.randint(11, (3, 8)))
+        torch.testing.assert_close(chances.sum(dim=-1), torch.ones(3))
+
+    def test_drops_nothing_even_in_the_midst_of_training(self, impl):
+        model = randomize(TinyTransformerLM(small(dropout=0.5))).train()
+        tokens = torch.randint(11, (2, 8))
+        chances = impl.next_token_distribution(model, tokens)
+        expected = model.eval()(tokens)[:, -1].softmax(dim=-1)
+        torch.testing.assert_close(chances, expected)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_leaves_the_model_in_the_mode_it_was_in(self, impl, training):
+        model = TinyTransformerLM(SMALL).train(training)
+        impl.next_token_distribution(model, torch.zeros(1, 3, dtype=torch.long))
+        assert all(module.training == training for module in model.modules())
+
+
+class TestModelConfig:
+    @pytest.mark.parametrize(
+        "field, value",
+        [
+            *((name, 0) for name in ("vocab_size", "max_len", "d_model", "n_layers")),
+            *((name, -1) for name in ("n_heads", "d_ff")),
+            ("n_heads", 3),
+            ("dropout", 1.0),
+            ("dropout", -0.1),
+            ("dropout", math.nan),
+            ("norm", "batch"),
+            ("positions", "alibi"),
+        ],
+    )
+    def test_a_bad_value_is_an_error_that_names_its_field(self, field, value):
+        with pytest.raises(ValueError, match=f"^{field} is {value!r}"):
+            small(**{field: value})
+
+    def test_rope_refuses_heads_of_odd_width(self):
+        with pytest.raises(ValueError, match="d_model / n_heads is 3"):
+            small(d_model=12, n_heads=4, positions="rope")
+
+    def test_sinusoidal_positions_refuse_an_odd_width(self):
+        with pytest.raises(ValueError, match="d_model is 15"):
+            small(d_model=15, n_heads=5, positions="sinusoidal")
+
+    def test_cannot_change_after_it_was_checked(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            SMALL.n_heads = 3
+
+    @variants
+    def test_every_variant_is_accepted(self, changes):
+        assert small(**changes).d_head == 4
+
+
+class TestTheReference:
+    def test_rope_turns_queries_and_keys_by_their_positions(self):
+        model = randomize(TinyTransformerLM(small(positions="rope")))
+        tokens = torch.randint(11, (2, 6))
+        expected = by_parts(model, tokens, partial(rotate, positions=torch.arange(6)))
+        torch.testing.assert_close(model(tokens), expected)
+
+    @variants
+    def test_the_configuration_chooses_the_parts(self, changes):
+        config = small(**changes)
+        model = TinyTransformerLM(config)
+        norms = {type(m).__name__ for m in model.modules() if type(m).__name__.endswith("Norm")}
+        assert norms == {{"layer": "LayerNorm", "rms": "RMSNorm"}[config.norm]}
+        biased = {
+            m.bias is not None
+            for block in model.blocks
+            for m in block.modules()
+            if isinstance(m, nn.Linear)
+        }
+        assert biased == {config.bias}
+
+    def test_a_text_longer_than_the_context_is_named_with_it(self):
+        with pytest.raises(ValueError, match="position 9; the context, max_len, is 8"):
+            TinyTransformerLM(SMALL)(torch.zeros(1, 9, dtype=torch.long))
+
+    def test_the_dropout_of_the_configuration_reaches_every_part(self):
+        model = TinyTransformerLM(small(dropout=0.3))
+        rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+        assert rates == [0.3] * (1 + 2 * SMALL.n_layers)
+
+    @variants
+    def test_what_can_be_computed_again_is_not_saved(self, changes):
+        model = TinyTransformerLM(small(**changes))
+        learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        assert set(model.state_dict()) == learned
+
+    def test_looking_ahead_builds_no_graph(self):
+        tokens = torch.zeros(1, 3, dtype=torch.long)
+        assert not next_token_distribution(TinyTransformerLM(SMALL), tokens).requires_grad
+
+    def test_initializing_keeps_the_head_tied(self):
+        model = TinyTransformerLM(SMALL)
+        init_weights(model)
+        assert model.head.weight is model.embedding.token.weight
+
+
+class TestHuggingFace:
+    @pytest.mark.parametrize("tie_weights", [True, False])
+    def test_the_classic_configuration_is_gpt_2(self, tie_weights):
+        # Imported here: it takes seconds, which the other tests need not wait for.
+        transformers = pytest.importorskip("transformers", reason="pip install -e .[dev] brings it")
+        config = ModelConfig(tie_weights=tie_weights)
+        ours = randomize(TinyTransformerLM(config)).eval()
+        theirs = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=config.vocab_size,
+                n_positions=config.max_len,
+                n_embd=config.d_model,
+                n_layer=config.n_layers,
+                n_head=config.n_heads,
+                n_inner=config.d_ff,
+                activation_function="gelu_new",
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                resid_pdrop=0.0,
+                tie_word_embeddings=tie_weights,
+            )
+        ).eval()
+        theirs.load_state_dict(as_gpt2(ours))
+        tokens = torch.randint(config.vocab_size, (3, config.max_len))
+        with torch.no_grad():
+            got, wanted = ours(tokens), theirs(tokens).logits
+        assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+def as_gpt2(model):
+    """The weights of a classic model under the names and in the layout of Hugging Face's GPT-2."""
+    ours = model.state_dict()
+    theirs = {
+        "transformer.wte.weight": ours["embedding.token.weight"],
+        "transformer.wpe.weight": ours["embedding.position.weight"],
+        "transformer.ln_f.weight": ours["ln_f.weight"],
+        "transformer.ln_f.bias": ours["ln_f.bias"],
+        "lm_head.weight": ours["head.weight"],
+    }
+    for layer in range(len(model.blocks)):
+        source, target = f"blocks.{layer}.", f"transformer.h.{layer}."
+        for kind in ("weight", "bias"):
+            qkv = [ours[f"{source}attention.{name}_proj.{kind}"] for name in "qkv"]
+            matrices = {
+                "attn.c_attn": torch.cat(qkv),
+                "attn.c_proj": ours[f"{source}attention.out_proj.{kind}"],
+                "mlp.c_fc": ours[f"{source}feed_forward.up.{kind}"],
+                "mlp.c_proj": ours[f"{source}feed_forward.down.{kind}"],
+            }
+            for name, value in matrices.items():
+                theirs[f"{target}{name}.{kind}"] = value.T if kind == "weight" else value
+            for norm in ("ln_1", "ln_2"):
+                theirs[f"{target}{norm}.{kind}"] = ours[f"{source}{norm}.{kind}"]
+    return theirs

@@ -1,0 +1,3 @@
+from tiny_transformer.capstone.cli import main
+
+main()

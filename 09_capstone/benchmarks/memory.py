@@ -1,0 +1,53 @@
+"""Peak memory of ten training steps, each model in a process of its own.
+
+`python 09_capstone/benchmarks/memory.py`. On Linux and macOS.
+"""
+
+import resource
+import subprocess
+import sys
+
+from peer import NANOGPT_CPU, NANOGPT_GPU, Peer
+from table import print_table
+from training_speed import prepare
+
+from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.training.reference import TrainConfig
+
+GPU = TrainConfig(batch_size=64)
+CONTENDERS = {
+    "peer, nanoGPT's CPU recipe": (Peer, NANOGPT_CPU, TrainConfig()),
+    "ours, nanoGPT's CPU recipe": (TinyTransformerLM, NANOGPT_CPU, TrainConfig()),
+    "ours, preset cpu": (TinyTransformerLM, PRESETS["cpu"].model, PRESETS["cpu"].train),
+    "peer, nanoGPT's GPU shape": (Peer, NANOGPT_GPU, GPU),
+    "ours, nanoGPT's GPU shape": (TinyTransformerLM, NANOGPT_GPU, GPU),
+}
+
+
+def main() -> None:
+    rows = []
+    for name in CONTENDERS:
+        command = [sys.executable, __file__, name]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        before, peak = map(float, out.split())
+        rows.append([name, f"{peak:,.0f}", f"{peak - before:,.0f}"])
+    print_table(["model", "peak MiB", "without libraries"], rows)
+
+
+def measure(name: str) -> None:
+    """Print the peak before and after the steps, in MiB."""
+    print(peak_mib())
+    step = prepare(*CONTENDERS[name])
+    for _ in range(2 if "GPU" in name else 10):
+        step()
+    print(peak_mib())
+
+
+def peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+if __name__ == "__main__":
+    measure(*sys.argv[1:]) if sys.argv[1:] else main()

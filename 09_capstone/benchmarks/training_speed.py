@@ -1,0 +1,80 @@
+"""Training speed: milliseconds a step, tokens a second, and how much of the machine that uses.
+
+`python 09_capstone/benchmarks/training_speed.py`. The models take turns, so that a slow minute
+hits all of them; the table shows medians.
+"""
+
+import time
+from statistics import median
+
+import torch
+import tyro
+from peer import NANOGPT_CPU, Peer
+from table import print_table
+from torch import nn
+
+from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, count_parameters
+from tiny_transformer.training.reference import TrainConfig, make_optimizer, train_step
+
+
+def main(rounds: int = 10, steps: int = 10) -> None:
+    cpu = PRESETS["cpu"]
+    contenders = {
+        "peer, nanoGPT's recipe": (Peer, NANOGPT_CPU, TrainConfig()),
+        "ours, nanoGPT's recipe": (TinyTransformerLM, NANOGPT_CPU, TrainConfig()),
+        "ours, preset cpu": (TinyTransformerLM, cpu.model, cpu.train),
+    }
+    stepping = {name: prepare(*contender) for name, contender in contenders.items()}
+    seconds = {name: [] for name in contenders}
+    products = []
+    for _ in range(rounds):
+        products.append(matrix_product())
+        for name, step in stepping.items():
+            start = time.perf_counter()
+            for _ in range(steps):
+                step()
+            seconds[name].append((time.perf_counter() - start) / steps)
+    peak = median(products)
+    rows = []
+    for name, (_, model, training) in contenders.items():
+        step, tokens = median(seconds[name]), training.batch_size * model.max_len
+        flops = flops_per_token(model) * tokens / step
+        rows.append(
+            [name, f"{step * 1e3:.1f}", f"{tokens / step:,.0f}", f"{flops / 1e9:.0f}"]
+            + [f"{flops / peak:.0%}"]
+        )
+    print_table(["model", "ms/step", "tokens/s", "GFLOP/s", f"of {peak / 1e9:.0f} GFLOP/s"], rows)
+
+
+def prepare(kind: type[nn.Module], config: ModelConfig, training: TrainConfig):
+    """A function that takes one training step, warmed up."""
+    model = kind(config)
+    optimizer = make_optimizer(model, training)
+    tokens = torch.randint(config.vocab_size, (training.batch_size, config.max_len + 1))
+
+    def step() -> None:
+        train_step(model, optimizer, tokens[:, :-1], tokens[:, 1:], training.max_norm)
+
+    for _ in range(3):
+        step()
+    return step
+
+
+def matrix_product(n: int = 2048) -> float:
+    """What this machine reaches at best: FLOP/s of one float32 product of n x n matrices."""
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    start = time.perf_counter()
+    a @ b
+    return 2 * n**3 / (time.perf_counter() - start)
+
+
+def flops_per_token(config: ModelConfig) -> float:
+    """Forward and backward: 6 for each weight, and attention's own (PaLM 2022, appendix B)."""
+    positions = config.max_len * config.d_model if config.positions == "learned" else 0
+    weights = count_parameters(config) - positions
+    return 6 * weights + 12 * config.n_layers * config.d_model * config.max_len
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,159 @@
+"""The command line: `tiny-transformer train`, `sample`, `gallery` and `verify`."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from tiny_transformer.capstone.reference import gallery, load_run, train
+from tiny_transformer.capstone.verify import verify
+from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
+from tiny_transformer.sampling.reference import generate
+
+RUNS = Path("runs")
+OPTIONS = (tyro.conf.FlagCreatePairsOff,)
+
+
+def main() -> None:
+    try:
+        sys.exit(parse(sys.argv[1:])())
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"tiny-transformer: {error}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the settings of a run come from. Options on the command line change them."""
+
+    preset: Literal["smoke", "cpu", "gpu"] = "gpu" if torch.cuda.is_available() else "cpu"
+    config: Path | None = None
+    """A TOML file with settings, over those of the preset."""
+    out: Path | None = None
+    """The run folder. By default runs/PRESET-TIME, or with --resume the newest run."""
+    resume: bool = False
+    """Go on with the run in the folder, by its own settings."""
+
+    def folder(self) -> Path:
+        if self.out is None and self.resume:
+            return newest_run()
+        return self.out or RUNS / f"{self.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def base(self) -> RunConfig:
+        if self.resume and (self.folder() / "config.toml").exists():
+            return read_config(self.folder() / "config.toml", RunConfig())
+        preset = PRESETS[self.preset]
+        return read_config(self.config, preset) if self.config else preset
+
+
+@dataclass(frozen=True)
+class Train(Source):
+    """Train a model. Ctrl-C stops it with a checkpoint, and --resume goes on from there."""
+
+    settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+
+    def __call__(self) -> int:
+        out = self.folder()
+        print(f"run folder: {out}")
+        try:
+            best = train(self.settings, out, self.resume)
+        except KeyboardInterrupt:
+            print(f"\nstopped; to go on: tiny-transformer train --out {out} --resume")
+            return 130
+        print(f"best validation loss {best:.4f}; see loss.png and samples.md in {out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Print a prompt and the text with which a trained model continues it."""
+
+    run: Path | None = None
+    """The run folder. By default the newest run."""
+    prompt: str = "ROMEO:"
+    tokens: int = 200
+    """How many to add."""
+    temperature: float = 0.8
+    """0 always takes the likeliest token."""
+    top_k: int | None = None
+    """Choose among the k likeliest tokens only."""
+    top_p: float | None = None
+    """Choose among the likeliest tokens that together have this probability."""
+    seed: int = 1
+
+    def __call__(self) -> int:
+        model, tokenizer = load_run(self.run or newest_run())
+        try:
+            prompt = torch.tensor([tokenizer.encode(self.prompt)], dtype=torch.long)
+        except ValueError as error:
+            raise ValueError(f"prompt: {error}") from None
+        generator = torch.Generator().manual_seed(self.seed)
+        tokens = generate(
+            model, prompt, self.tokens, self.temperature, self.top_k, self.top_p, generator
+        )
+        print(tokenizer.decode(tokens[0]))
+        return 0
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Write a Markdown page of samples across prompts, temperatures and strategies."""
+
+    run: Path | None = None
+    """The run folder, where gallery.md is written. By default the newest run."""
+    prompts: tuple[str, ...] = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
+    tokens: int = 200
+    """How many to add to each."""
+    seed: int = 1
+
+    def __call__(self) -> int:
+        run = self.run or newest_run()
+        page = gallery(*load_run(run), list(self.prompts), self.tokens, self.seed)
+        (run / "gallery.md").write_text(page, encoding="utf-8")
+        print(run / "gallery.md")
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check that a run is what it says it is: a table, and exit status 1 if anything is not."""
+
+    run: Path | None = None
+    """The run folder. By default the newest run."""
+
+    def __call__(self) -> int:
+        return 0 if verify(self.run or newest_run()) else 1
+
+
+def parse(args: list[str]) -> Train | Sample | Gallery | Verify:
+    if args[:1] != ["train"]:
+        return tyro.cli(
+            Annotated[Train, tyro.conf.subcommand("train")]
+            | Annotated[Sample, tyro.conf.subcommand("sample")]
+            | Annotated[Gallery, tyro.conf.subcommand("gallery")]
+            | Annotated[Verify, tyro.conf.subcommand("verify")],
+            prog="tiny-transformer",
+            args=args,
+            config=OPTIONS,
+        )
+    # Read twice: the preset decides which defaults the other options have.
+    source, _ = tyro.cli(
+        Source, args=args[1:], return_unknown_args=True, add_help=False, config=OPTIONS
+    )
+    return tyro.cli(
+        Train,
+        prog="tiny-transformer train",
+        args=args[1:],
+        default=Train(preset=source.preset, settings=source.base()),
+        config=OPTIONS,
+    )
+
+
+def newest_run() -> Path:
+    runs = sorted(RUNS.glob("*/config.toml"), key=lambda file: file.stat().st_mtime)
+    if not runs:
+        raise FileNotFoundError(f"no run in {RUNS}: train one with tiny-transformer train")
+    return runs[-1].parent

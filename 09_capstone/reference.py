@@ -1,0 +1,180 @@
+"""The capstone: build the model, train it, and show what it has learned.
+
+A run is a folder: `config.toml`, `metrics.jsonl`, the checkpoints `last/` and `best/`, a
+TensorBoard log, and at the end `loss.png` and `samples.md`.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from tiny_transformer.capstone.report import Reporter, write_report
+from tiny_transformer.capstone.session import Session, claim_folder
+from tiny_transformer.data.corpus import load_text
+from tiny_transformer.embeddings.reference import CharTokenizer
+from tiny_transformer.engineering.config import RunConfig, read_config
+from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
+from tiny_transformer.sampling.reference import generate
+from tiny_transformer.setup.device import choose_device
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.training.reference import (
+    evaluate,
+    make_optimizer,
+    split_corpus,
+    training_steps,
+)
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 0.8": {"temperature": 0.8},
+    "temperature 1.0": {"temperature": 1.0},
+    "temperature 1.2": {"temperature": 1.2},
+    "top-k 10": {"top_k": 10},
+    "top-p 0.9": {"top_p": 0.9},
+}
+
+
+def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, CharTokenizer]:
+    """A fresh model of this shape, and the tokenizer that joins it to `text`.
+
+    The vocabulary is that of the text, whatever `config.vocab_size` says.
+    """
+    tokenizer = CharTokenizer(text)
+    return TinyTransformerLM(replace(config, vocab_size=tokenizer.vocab_size)), tokenizer
+
+
+def train(config: RunConfig, out: Path, resume: bool = False) -> float:
+    """Train into the run folder `out` and return the best validation loss, in nats a token.
+
+    With `resume` an interrupted run goes on from `last/`, and on the CPU it ends with the same
+    bytes as if nothing had happened.
+
+    Raises:
+        ValueError: if settings, corpus and folder do not fit together, or the loss diverges.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is finished and saved.
+    """
+    text = load_text(config.corpus)
+    device = choose_device(config.device)
+    on_gpu = device.type == "cuda"
+    bf16 = on_gpu if config.bf16 is None else config.bf16
+    compiled = on_gpu if config.compile is None else config.compile
+
+    seed_everything(config.seed)
+    model, tokenizer = build_model(config.model, text)
+    config = replace(config, model=model.config)
+    tokens = torch.tensor(tokenizer.encode(text), device=device)
+    train_tokens, val_tokens = split_corpus(tokens)
+    if len(val_tokens) <= config.model.max_len:
+        raise ValueError(
+            f"corpus has {len(text)} characters, {len(val_tokens)} of them for validation; a "
+            f"context (model.max_len) of {config.model.max_len} needs more: use a longer text"
+        )
+    optimizer = make_optimizer(model.to(device), config.train)
+    batches = torch.Generator().manual_seed(config.seed)
+    session = Session(model, optimizer, batches, text)
+    claim_folder(out, config, resume)
+    if (out / "last").exists():
+        session.restore(out / "last")
+
+    steps = training_steps(
+        torch.compile(model) if compiled else model,
+        optimizer,
+        train_tokens,
+        config.train,
+        batches,
+        start=session.step,
+        bf16=bf16,
+    )
+    with Reporter(out, config, session) as reporter, interruptions() as interrupted:
+        for session.step, loss in steps:
+            finished = session.step == config.train.max_steps
+            if finished or session.step % config.eval_every == 0:
+                session.val_loss = evaluate(model, val_tokens, bf16)
+                reporter.evaluated(loss, speak(model, tokenizer, config.seed))
+                session.save_evaluated(out, config.keep)
+            else:
+                reporter.trained(loss)
+            if interrupted() and not finished:
+                session.save(out / "last")
+                raise KeyboardInterrupt
+    write_report(out)
+    return session.best_loss
+
+
+def gallery(
+    model: TinyTransformerLM,
+    tokenizer: CharTokenizer,
+    prompts: list[str],
+    max_new_tokens: int = 200,
+    seed: int = 1,
+) -> str:
+    """One Markdown page: how the model continues each prompt, by each of the STRATEGIES.
+
+    The prompts of one strategy are continued side by side, in one batch.
+    """
+    ids = [torch.tensor(tokenizer.encode(prompt)) for prompt in prompts]
+    tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+    lengths = torch.tensor([len(prompt) for prompt in ids])
+    page = ["# Gallery", f"{max_new_tokens} tokens each, seed {seed}, unedited."]
+    for name, strategy in STRATEGIES.items():
+        generator = torch.Generator().manual_seed(seed)
+        rows = generate(
+            model, tokens, max_new_tokens, generator=generator, lengths=lengths, **strategy
+        )
+        page.append(f"## {name}")
+        for row, length in zip(rows, lengths, strict=True):
+            page.append(f"```text\n{tokenizer.decode(row[: length + max_new_tokens])}\n```")
+    return "\n\n".join(page) + "\n"
+
+
+def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
+    """The best model of a run so far, on the CPU, and its tokenizer.
+
+    Raises:
+        FileNotFoundError: if there is no run, or it has not reached its first checkpoint.
+        ValueError: if its checkpoint is damaged.
+    """
+    if not (run / "config.toml").exists():
+        raise FileNotFoundError(f"no run at {run}: train one with tiny-transformer train")
+    config = read_config(run / "config.toml", RunConfig())
+    state = load_checkpoint(run / "best" if (run / "best").exists() else run / "last")
+    model, tokenizer = build_model(config.model, state["characters"])
+    model.load_state_dict(state["model"])
+    return model.eval(), tokenizer
+
+
+def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
+    """A few lines from the model as it is, without touching the random state of the run."""
+    device = next(model.parameters()).device
+    start = "\n" if "\n" in tokenizer.ids else tokenizer.characters[0]
+    prompt = torch.tensor([tokenizer.encode(start)], device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens = generate(model, prompt, 150, temperature=0.8, generator=generator)
+    return tokenizer.decode(tokens[0]).strip()
+
+
+@contextmanager
+def interruptions() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C and SIGTERM, and yield a function that says whether one came.
+
+    A second Ctrl-C is not held.
+    """
+    seen = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,95 @@
+"""What a run tells: the progress bar, the metrics, and the pages that it leaves behind."""
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from tiny_transformer.capstone.session import Session
+from tiny_transformer.engineering.config import RunConfig
+from tiny_transformer.engineering.reference import MetricsLog
+
+
+class Reporter(ExitStack):
+    """Shows a run's progress in the terminal, in `metrics.jsonl` and in TensorBoard.
+
+    What an interrupted run logged after its last checkpoint is forgotten: it happens again.
+    """
+
+    def __init__(self, out: Path, config: RunConfig, session: Session):
+        super().__init__()
+        self.session = session
+        self.log_every = config.log_every
+        self.tokens_per_step = config.train.batch_size * config.model.max_len
+        self.log = MetricsLog(out / "metrics.jsonl")
+        self.log.rewind(session.step)
+        self.board = self.enter_context(
+            SummaryWriter(str(out / "tensorboard"), purge_step=session.step + 1)
+        )
+        self.bar = self.enter_context(
+            tqdm(
+                total=config.train.max_steps * self.tokens_per_step,
+                initial=session.step * self.tokens_per_step,
+                unit="tok",
+                unit_scale=True,
+                mininterval=0.5,
+            )
+        )
+
+    def trained(self, loss: Tensor) -> None:
+        """A step is done. Reading its loss makes a GPU wait, so that is done now and then."""
+        self.bar.update(self.tokens_per_step)
+        if self.session.step == 1 or self.session.step % self.log_every == 0:
+            self.record(loss)
+
+    def evaluated(self, loss: Tensor, sample: str) -> None:
+        """A step is done, the model was evaluated after it, and this is how it speaks now."""
+        self.bar.update(self.tokens_per_step)
+        self.record(loss, val_loss=self.session.val_loss, sample=sample)
+        self.bar.write(
+            f"step {self.session.step}, validation loss {self.session.val_loss:.4f}\n{sample}\n"
+        )
+
+    def record(self, loss: Tensor, **evaluation: float | str) -> None:
+        step, train_loss = self.session.step, loss.item()
+        if not math.isfinite(train_loss):
+            raise ValueError(f"the loss is {train_loss} at step {step}: lower train.max_lr")
+        record = {
+            "step": step,
+            "tokens": step * self.tokens_per_step,
+            "seconds": round(self.session.seconds, 3),
+            "train_loss": train_loss,
+            **evaluation,
+        }
+        self.log.append(record)
+        for name in record.keys() & {"train_loss", "val_loss"}:
+            self.board.add_scalar(name, record[name], step)
+        self.bar.set_postfix(loss=train_loss, val=self.session.val_loss)
+
+
+def write_report(out: Path) -> None:
+    """Draw `loss.png` and write `samples.md` from the metrics of a run."""
+    records = MetricsLog(out / "metrics.jsonl").read()
+    draw_losses(records, out / "loss.png")
+    page = ["# How it learned to speak"]
+    for record in records:
+        if "val_loss" in record:
+            page.append(f"## Step {record['step']}, validation loss {record['val_loss']:.4f}")
+            page.append(f"```text\n{record['sample']}\n```")
+    (out / "samples.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+
+
+def draw_losses(records: list[dict], path: Path) -> None:
+    from matplotlib.figure import Figure  # slow to import, and needed once
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, label in (("train_loss", "training batch"), ("val_loss", "validation split")):
+        rows = [record for record in records if name in record]
+        axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=label)
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
+    axes.legend()
+    figure.savefig(path, dpi=120)
