@@ -15,8 +15,7 @@ from torch import Tensor, nn
 class TrainConfig:
     """How to train. The defaults are nanoGPT's published recipe for two laptop cores.
 
-    Raises:
-        ValueError: names the field whose value cannot train.
+    A value that cannot train is a ValueError that names its field.
     """
 
     batch_size: int = 12  # sequences in one optimizer step
@@ -31,16 +30,13 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("batch_size", "accumulate", "max_steps", "max_lr", "max_norm"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("warmup_steps", "min_lr", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate is {self.accumulate}; it must divide batch_size, "
-                f"which is {self.batch_size}"
-            )
+            raise ValueError(f"accumulate is {self.accumulate}; it must divide batch_size")
 
 
 def training_steps(
@@ -54,20 +50,16 @@ def training_steps(
 ) -> Iterator[tuple[int, Tensor]]:
     """The loop: train on `tokens` (N,) and yield (steps done, loss) after each step.
 
-    Everything random comes from `generator` and, for dropout, from PyTorch's own state, so a
-    run whose states are saved after step n and restored goes on with `start=n` as if nothing
-    had happened.
+    Everything random comes from `generator` and, for dropout, from PyTorch's own state: a run whose
+    states are saved after step n and restored goes on with `start=n` as if nothing had happened.
     """
+    schedule = config.warmup_steps, config.max_steps, config.max_lr, config.min_lr
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(
-                step, config.warmup_steps, config.max_steps, config.max_lr, config.min_lr
-            )
-        inputs, targets = get_batch(tokens, config.batch_size, model.config.max_len, generator)
-        yield (
-            step + 1,
-            train_step(model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16),
-        )
+            group["lr"] = warmup_cosine(step, *schedule)
+        batch = get_batch(tokens, config.batch_size, model.config.max_len, generator)
+        loss = train_step(model, optimizer, *batch, config.max_norm, config.accumulate, bf16)
+        yield step + 1, loss
 
 
 def train_step(
@@ -90,7 +82,7 @@ def train_step(
     for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
             logits = model(x)
-        loss = cross_entropy(logits.float(), y) / accumulate
+        loss = cross_entropy(logits.float(), y) * (len(y) / len(targets))
         loss.backward()
         total += loss.detach()
     clip_gradients(model.parameters(), max_norm)
@@ -100,29 +92,18 @@ def train_step(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, tokens: Tensor, bf16: bool = False, batch_size: int = 64) -> float:
-    """Mean loss over all of `tokens` (N,), in windows of the context length that do not overlap.
-
-    The last window is whatever remains, so that every token but the first is predicted once.
-    """
+    """Mean loss on `tokens` (N,), all but the first predicted once, in windows of the context."""
+    if len(tokens) < 2:
+        raise ValueError(f"tokens has {len(tokens)} tokens; a loss needs at least 2")
     was_training = model.training
     model.eval()
-    T = model.config.max_len
-    inputs, targets = tokens[:-1], tokens[1:]
-    whole = len(inputs) // T * T
-    batches = list(
-        zip(
-            inputs[:whole].view(-1, T).split(batch_size),
-            targets[:whole].view(-1, T).split(batch_size),
-            strict=True,
-        )
-    )
-    if whole < len(inputs):
-        batches.append((inputs[None, whole:], targets[None, whole:]))
-    total = 0.0
-    for x, y in batches:
+    T, targets, total = model.config.max_len, tokens[1:], 0.0
+    # Filled up to whole windows; what the model says about the filling is cut off again.
+    windows = nn.functional.pad(tokens[:-1], (0, -len(targets) % T)).view(-1, T)
+    for x, y in zip(windows.split(batch_size), targets.split(batch_size * T), strict=True):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
-            logits = model(x)
-        total += cross_entropy(logits.float(), y).item() * y.numel()
+            logits = model(x).flatten(0, 1)[: len(y)]  # (B T, vocab_size)
+        total += cross_entropy(logits.float(), y).item() * len(y)
     model.train(was_training)
     return total / len(targets)
 
@@ -143,15 +124,11 @@ def get_batch(
 ) -> tuple[Tensor, Tensor]:
     """Random windows of (N,) tokens: inputs and targets (B, T), targets one step later.
 
-    Raises:
-        ValueError: if `tokens` is too short for one window and its targets.
+    Every window is equally likely; a text of no more than `block_size` tokens has none.
     """
-    if len(tokens) <= block_size:
-        raise ValueError(
-            f"tokens has {len(tokens)} tokens; block_size {block_size} needs at least "
-            f"{block_size + 1}: use a longer text or a shorter context"
-        )
-    starts = torch.randint(len(tokens) - block_size, (batch_size, 1), generator=generator)
+    if (N := len(tokens)) <= block_size:
+        raise ValueError(f"tokens has {N}; block_size {block_size} needs {block_size + 1} or more")
+    starts = torch.randint(N - block_size, (batch_size, 1), generator=generator)
     windows = tokens[(starts + torch.arange(block_size + 1)).to(tokens.device)]
     return windows[:, :-1], windows[:, 1:]
 
@@ -159,14 +136,10 @@ def get_batch(
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean of -ln p(target): logits (..., vocab_size), targets (...) -> ().
 
-    The log of the softmax is taken in one go (log-sum-exp), which neither overflows nor
-    takes ln 0.
+    The log of the softmax is taken as log-sum-exp, which neither overflows nor takes ln 0.
     """
     if logits.shape[:-1] != targets.shape:
-        raise ValueError(
-            f"logits are {tuple(logits.shape)} and targets {tuple(targets.shape)}; "
-            "targets must have the shape of logits without the last dimension"
-        )
+        raise ValueError(f"targets are {[*targets.shape]}; logits need {[*logits.shape[:-1]]}")
     scores = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return (logits.logsumexp(dim=-1) - scores).mean()
 
@@ -181,7 +154,8 @@ def warmup_cosine(
 ) -> float:
     """The learning rate of `step` = 0, 1, ...: a line up to max_lr, half a cosine down to min_lr.
 
-    Reaches max_lr at `warmup_steps` and min_lr at `max_steps` (Loshchilov and Hutter 2016).
+    Starts at max_lr / (warmup_steps + 1), reaches max_lr at `warmup_steps` and min_lr at
+    `max_steps`, and stays there (Loshchilov and Hutter 2016).
     """
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)
@@ -208,42 +182,34 @@ class AdamW(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
     ):
-        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        super().__init__(params, defaults)
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self.update(p, **{k: group[k] for k in self.defaults})
-
-    def update(
-        self, p: Tensor, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
-    ) -> None:
-        state = self.state[p]
-        if not state:
-            state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-        state["step"] += 1
-        state["exp_avg"].lerp_(p.grad, 1 - betas[0])
-        state["exp_avg_sq"].lerp_(p.grad.square(), 1 - betas[1])
-        # Both averages start at 0; dividing by 1 - beta^t makes up for it.
-        mean = state["exp_avg"] / (1 - betas[0] ** state["step"])
-        variance = state["exp_avg_sq"] / (1 - betas[1] ** state["step"])
-        p.mul_(1 - lr * weight_decay)
-        p.sub_(lr * mean / (variance.sqrt() + eps))
+            lr, (beta_1, beta_2) = group["lr"], group["betas"]
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+                state["step"] += 1
+                state["mean"].lerp_(p.grad, 1 - beta_1)
+                state["square"].lerp_(p.grad.square(), 1 - beta_2)
+                # Both averages start at 0; dividing by 1 - beta^t makes up for it.
+                mean = state["mean"] / (1 - beta_1 ** state["step"])
+                square = state["square"] / (1 - beta_2 ** state["step"])
+                p.mul_(1 - lr * group["weight_decay"])
+                p.sub_(lr * mean / (square.sqrt() + group["eps"]))
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """PyTorch's fused AdamW, equal to ours and faster; only matrices decay, not biases or norms."""
-    params = list(model.parameters())
-    groups = [
-        dict(params=[p for p in params if p.dim() >= 2], weight_decay=config.weight_decay),
-        dict(params=[p for p in params if p.dim() < 2], weight_decay=0.0),
-    ]
-    return torch.optim.AdamW(groups, lr=config.max_lr, betas=config.betas, fused=True)
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    groups = [dict(params=matrices, weight_decay=config.weight_decay), dict(params=others)]
+    return torch.optim.AdamW(groups, config.max_lr, config.betas, weight_decay=0.0, fused=True)

@@ -25,28 +25,33 @@ def generate(
 ) -> Tensor:
     """Continue a batch of prompts: tokens (B, T) -> (B, T + max_new_tokens).
 
-    With and without the cache the tokens are the same. Once the text outgrows the context, the
-    window moves on by half a context at a time, so that the cache is refilled seldom.
+    With and without the cache the tokens are the same; dropout rests. Once the text outgrows the
+    context, the window moves on by half a context at a time, so that the cache is refilled seldom.
+    Where it starts depends on the position alone: a prompt fares alike alone and in a batch.
 
     Prompts of several lengths are padded on the right with any ids, and `lengths` (B,) says
     where each ends; the first `lengths[b] + max_new_tokens` tokens of row b are its text.
     """
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must not be negative")
     B, T = tokens.shape
     if lengths is None:
         lengths = torch.full((B,), T)
     if lengths.min() < 1:
         raise ValueError("a prompt is empty; the model needs at least one token to continue")
+    if lengths.max() > T:
+        raise ValueError(f"lengths has {int(lengths.max())}; tokens has {T} positions")
     lengths = lengths.to(tokens.device)
     was_training = model.training
     model.eval()
     max_len = model.config.max_len
-    cache = KVCache(model.config, B, tokens.device) if use_cache else None
+    half = max(1, max_len // 2)
+    cache, window, seen = None, -1, 0
     tokens = torch.cat((tokens, tokens.new_zeros(B, max_new_tokens)), dim=1)
-    first = int(lengths.min())
-    window = seen = max(0, first - max_len)
-    for end in range(first, T + max_new_tokens):
-        if end - window > max_len:
-            window = seen = end - max(1, max_len // 2)
+    for end in range(int(lengths.min()), T + max_new_tokens):
+        start = max(0, math.ceil((end - max_len) / half) * half)
+        if start > window:
+            window = seen = start
             cache = KVCache(model.config, B, tokens.device) if use_cache else None
         logits = model(tokens[:, seen:end], cache)[:, -1]  # (B, vocab_size)
         if use_cache:
@@ -91,7 +96,10 @@ def sample(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw a token for each row: logits (B, vocab_size) -> (B,). Temperature 0 is `greedy`."""
+    """Draw a token for each row: logits (B, vocab_size) -> (B,). Temperature 0 is `greedy`.
+
+    The temperature comes first, then top_k, then top_p of what is left.
+    """
     if temperature == 0:
         return greedy(logits)
     logits = apply_temperature(logits, temperature)
@@ -109,7 +117,7 @@ def greedy(logits: Tensor) -> Tensor:
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Sharpen (below 1) or flatten (above 1) the distribution: divide by the temperature."""
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(
             f"temperature is {temperature}; it must be above 0 (greedy() is the limit)"
         )
@@ -134,6 +142,8 @@ def top_p_filter(logits: Tensor, p: float) -> Tensor:
     """
     if not 0 < p <= 1:
         raise ValueError(f"p is {p}; it must be above 0 and at most 1")
+    if p == 1:
+        return logits  # rounding below would cut off the tail
     descending, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
     before = descending.cumsum(dim=-1) - descending  # the mass of all likelier tokens
     outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)

@@ -1,5 +1,6 @@
 """A run's settings: one frozen dataclass, presets as plain data, and a TOML file each way."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import tomlkit
 import tomlkit.exceptions
 
-from tiny_transformer.engineering.reference import override
+from tiny_transformer.engineering.reference import override, write_through
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
 
@@ -83,7 +84,10 @@ def read_config(path: Path, base: RunConfig) -> RunConfig:
 
 
 def write_config(path: Path, config: RunConfig) -> None:
-    path.write_text(tomlkit.dumps(without_none(asdict(config))), encoding="utf-8")
+    """Write beside, then rename: a kill in between leaves no config, never half of one."""
+    written = path.with_name(path.name + ".new")
+    write_through(written, tomlkit.dumps(without_none(asdict(config))).encode())
+    os.replace(written, path)
 
 
 def without_none(table: Mapping[str, Any]) -> dict[str, Any]:

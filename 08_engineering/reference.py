@@ -1,23 +1,26 @@
 """What lets a run be trusted: settings that are checked, states that are saved, logs that last.
 
 A checkpoint is a folder: `model.safetensors` (the weights), `state.safetensors` (every other
-tensor) and `state.json` (everything else, and the hashes of the two). Reading one runs no code.
+tensor), `state.json` (everything else) and `SHA256SUMS` (what `sha256sum --check` reads, so that
+no change goes unseen). Loading one runs no code.
 """
 
 import difflib
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 Config = TypeVar("Config")
+FILES = ("SHA256SUMS", "model.safetensors", "state.safetensors", "state.json")
 
 
 def override(config: Config, assignments: Mapping[str, Any]) -> Config:
@@ -47,21 +51,23 @@ def override(config: Config, assignments: Mapping[str, Any]) -> Config:
     """
     names = [field.name for field in fields(config)]
     hints = get_type_hints(type(config))
-    changes = {}
+    changes, tables = {}, {}
     for key, value in assignments.items():
         name, _, rest = key.partition(".")
-        if name not in names or (rest and not is_dataclass(getattr(config, name))):
-            close = difflib.get_close_matches(key, names, n=1)
+        nested = name in names and is_dataclass(getattr(config, name))
+        if name not in names or (rest and not nested):
+            close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
             raise ValueError(f"{type(config).__name__} has no setting {key!r}; {hint}")
-        if is_dataclass(getattr(config, name)):
-            part = changes.get(name, getattr(config, name))
+        if nested:
             table = {rest: value} if rest else value
             if not isinstance(table, Mapping):
                 raise ValueError(f"{key} is {value!r}; it must be a table of settings")
-            changes[name] = override(part, table)
+            tables.setdefault(name, {}).update(table)
         else:
             changes[name] = of_type(hints[name], value, key)
+    for name, table in tables.items():  # each at once: a width may need its new number of heads
+        changes[name] = override(getattr(config, name), table)
     return replace(config, **changes)
 
 
@@ -72,12 +78,14 @@ def of_type(hint: Any, value: Any, name: str) -> Any:
     if hint is float and type(value) is int:
         value = float(value)
     try:
-        if isinstance(value, bool) and hint is int:  # Python counts True as an int; we do not
-            raise TypeCheckError("a bool is not a number")
+        if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
+            raise TypeCheckError("Python counts True as a number; a setting does not")
         return check_type(value, hint)
     except TypeCheckError:
-        wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
-        raise ValueError(f"{name} is {value!r}; it must be of type {wanted}") from None
+        wanted = f"of type {hint.__name__ if type(hint) is type else hint}"
+        if get_origin(hint) is Literal:
+            wanted = " or ".join(map(repr, get_args(hint)))
+        raise ValueError(f"{name} is {value!r}; it must be {wanted}") from None
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
@@ -88,20 +96,20 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     new, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    finish_swap(path)
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
     rest = take_tensors({k: v for k, v in state.items() if k != "model"}, "", tensors)
-    hashes = {}
-    for name, content in (("model", state["model"]), ("state", tensors)):
-        # clone: tied weights share memory, which safetensors refuses to store twice
-        whole = {k: v.detach().cpu().clone().contiguous() for k, v in content.items()}
-        data = safetensors.torch.save(whole)
-        hashes[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
-        write_through(new / f"{name}.safetensors", data)
-    write_through(new / "state.json", json.dumps({"sha256": hashes, **rest}).encode())
+    files = {
+        "model.safetensors": tensor_bytes(state["model"]),
+        "state.safetensors": tensor_bytes(tensors),
+        "state.json": json.dumps(rest).encode(),
+    }
+    files["SHA256SUMS"] = b"".join(sum_line(name, data) for name, data in files.items())
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name, data in files.items():
+        write_through(new / name, data)
     if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
     new.rename(path)
     shutil.rmtree(old, ignore_errors=True)
@@ -115,32 +123,35 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         ValueError: if a file is missing, cut short or changed since it was written.
     """
     path = Path(path)
-    finish_swap(path)
-    if not path.is_dir():
+    old = path.with_name(path.name + ".old")  # a kill between the two renames leaves only this
+    folder = path if path.is_dir() else old
+    if not folder.is_dir():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        rest = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        data = {name: (path / name).read_bytes() for name in rest["sha256"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"checkpoint {path} is incomplete: {error}") from None
-    for name, recorded in rest.pop("sha256").items():
-        if hashlib.sha256(data[name]).hexdigest() != recorded:
+        sums, model, tensors, rest = ((folder / name).read_bytes() for name in FILES)
+    except OSError as error:
+        raise ValueError(f"checkpoint {folder} is incomplete: {error}") from None
+    for name, data in zip(FILES[1:], (model, tensors, rest), strict=True):
+        if sum_line(name, data) not in sums:
             raise ValueError(
-                f"{path / name} is damaged: its {len(data[name])} bytes are not the ones written"
+                f"{folder / name} is damaged: its {len(data)} bytes are not those in SHA256SUMS"
             )
-    tensors = safetensors.torch.load(data["state.safetensors"])
-    return {
-        "model": safetensors.torch.load(data["model.safetensors"]),
-        **put_tensors(rest, tensors),
-    }
+    try:
+        state = put_tensors(json.loads(rest), safetensors.torch.load(tensors))
+        return {"model": safetensors.torch.load(model), **state}
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} holds something else than a checkpoint: {error}") from None
 
 
-def finish_swap(path: Path) -> None:
-    """If a kill fell between the two renames of `save_checkpoint`, take the old folder back."""
-    old = path.with_name(path.name + ".old")
-    if old.exists() and not path.exists():
-        old.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    # clone: tied weights share memory, which safetensors refuses to store twice
+    return safetensors.torch.save(
+        {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    )
+
+
+def sum_line(name: str, data: bytes) -> bytes:
+    return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
 
 
 def write_through(path: Path, data: bytes) -> None:
@@ -169,23 +180,28 @@ def put_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [put_tensors(v, tensors) for v in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {"tensor"}:
+    if value.keys() == {"tensor"} and str(value["tensor"]) in tensors:
         return tensors[value["tensor"]]
-    return {int(k) if k.isdigit() else k: put_tensors(v, tensors) for k, v in value.items()}
+    return {
+        int(k) if k.isascii() and k.isdigit() else k: put_tensors(v, tensors)
+        for k, v in value.items()
+    }
 
 
 def keep_best(folder: Path | str, n: int) -> list[Path]:
     """Delete all checkpoints in `folder` but the n with the lowest `val_loss`; returns those.
 
-    The best comes first; of equal ones the name that sorts first is the better.
+    The best comes first; of equal ones the name that sorts first is the better, and nan is the
+    worst. What a kill left of a checkpoint, `NAME.new` or `NAME.old`, does not count as one.
     """
     if n < 1:
         raise ValueError(f"n is {n}; it must be at least 1, or nothing is kept")
     losses = {
         file.parent: json.loads(file.read_text(encoding="utf-8"))["val_loss"]
         for file in sorted(Path(folder).glob("*/state.json"))
+        if file.parent.suffix not in (".new", ".old")
     }
-    ranked = sorted(losses, key=losses.__getitem__)
+    ranked = sorted(losses, key=lambda path: (math.isnan(losses[path]), losses[path]))
     for worse in ranked[n:]:
         shutil.rmtree(worse)
     return ranked[:n]
@@ -198,8 +214,10 @@ class MetricsLog:
         self.path = Path(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with self.path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)  # a kill may have cut the last line short
+            file.write(json.dumps(record).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]]:
         """All records, in order. A last line that a kill cut short is left out."""

@@ -209,6 +209,13 @@ class TestOptionsOfTheReference:
         _, weights = layer(torch.randn(2, 5, 16), return_weights=True, rotate=torch.zeros_like)
         torch.testing.assert_close(weights, torch.full((2, 4, 5, 5), 1 / 5))
 
+    def test_keys_are_remembered_as_they_were_turned(self):
+        layer = MultiHeadAttention(16, 4)
+        seen = []
+        x = torch.randn(2, 5, 16)
+        layer(x, rotate=torch.zeros_like, remember=lambda k, v: seen.append(k) or (k, v))
+        assert not seen[0].any()
+
     def test_without_bias_only_the_four_matrices_learn(self):
         layer = MultiHeadAttention(16, 4, bias=False)
         assert [tuple(p.shape) for p in layer.parameters()] == [(16, 16)] * 4

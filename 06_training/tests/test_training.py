@@ -1,0 +1,518 @@
+"""Module 06. `impl` is the reference in one run of each test and your exercises in the other."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.training.reference import (
+    AdamW,
+    TrainConfig,
+    clip_gradients,
+    cross_entropy,
+    evaluate,
+    get_batch,
+    make_optimizer,
+    split_corpus,
+    train_step,
+    training_steps,
+    warmup_cosine,
+)
+
+SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
+BRIEF = TrainConfig(batch_size=4, max_steps=6, warmup_steps=2, max_lr=1e-2, min_lr=1e-3)
+TOKENS = torch.randint(11, (300,), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def small_model(**changes):
+    return TinyTransformerLM(dataclasses.replace(SMALL, **changes))
+
+
+def with_gradients(*lengths, scale=1.0):
+    """Parameters of these lengths, with random gradients, and one that has none."""
+    params = [nn.Parameter(torch.randn(length)) for length in lengths]
+    for p in params:
+        p.grad = scale * torch.randn(len(p))
+    return [*params, nn.Parameter(torch.randn(3))]
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.exercise("split_corpus")
+class TestSplitCorpus:
+    @pytest.mark.parametrize("N", [10, 100, 12345])
+    def test_nothing_is_lost_and_nothing_moves(self, impl, N):
+        tokens = torch.arange(N)
+        assert torch.cat(impl.split_corpus(tokens)).equal(tokens)
+
+    @pytest.mark.parametrize("N", [10, 100, 12345])
+    def test_the_last_tenth_is_for_validation(self, impl, N):
+        _, val_tokens = impl.split_corpus(torch.arange(N))
+        assert abs(len(val_tokens) - N / 10) <= 1
+
+    def test_the_fraction_is_yours_to_choose(self, impl):
+        assert len(impl.split_corpus(torch.arange(100), val_fraction=0.25)[1]) == 25
+
+
+@pytest.mark.exercise("get_batch")
+class TestGetBatch:
+    def test_inputs_are_slices_of_the_text(self, impl):
+        inputs, _ = impl.get_batch(torch.arange(50), 4, 6, torch.Generator())
+        assert inputs.shape == (4, 6)
+        assert inputs.equal(inputs[:, :1] + torch.arange(6))
+
+    def test_each_target_is_the_token_after_its_input(self, impl):
+        inputs, targets = impl.get_batch(torch.arange(50), 4, 6, torch.Generator())
+        assert targets.equal(inputs + 1)
+
+    def test_every_window_comes_up_and_about_equally_often(self, impl):
+        generator = torch.Generator().manual_seed(0)
+        inputs, _ = impl.get_batch(torch.arange(7), 3000, 4, generator)
+        assert inputs[:, 0].unique().tolist() == [0, 1, 2]
+        assert inputs[:, 0].bincount().min() > 900
+
+    def test_a_text_of_one_window_and_its_last_target_is_enough(self, impl):
+        inputs, targets = impl.get_batch(torch.arange(5), 2, 4, torch.Generator())
+        assert inputs.tolist() == [[0, 1, 2, 3]] * 2
+        assert targets.tolist() == [[1, 2, 3, 4]] * 2
+
+    def test_the_generator_alone_decides(self, impl):
+        batches = []
+        for seed in (1, 1, 2):
+            generator = torch.Generator().manual_seed(seed)
+            batches.append(impl.get_batch(TOKENS, 4, 8, generator)[0])
+        assert batches[0].equal(batches[1])
+        assert not batches[0].equal(batches[2])
+
+    def test_the_next_batch_is_another(self, impl):
+        generator = torch.Generator().manual_seed(0)
+        first, second = (impl.get_batch(TOKENS, 4, 8, generator)[0] for _ in range(2))
+        assert not first.equal(second)
+
+
+@pytest.mark.exercise("cross_entropy")
+class TestCrossEntropy:
+    @pytest.mark.parametrize("lead", [(5,), (2, 3)])
+    def test_agrees_with_torch_in_value_and_gradient(self, impl, lead):
+        logits, targets = 3 * torch.randn(*lead, 11), torch.randint(11, lead)
+        ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        loss = impl.cross_entropy(ours, targets)
+        expected = F.cross_entropy(theirs.flatten(0, -2), targets.flatten())
+        torch.testing.assert_close(loss, expected)
+        loss.backward()
+        expected.backward()
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+    @pytest.mark.parametrize("target, expected", [(0, math.log(2)), (2, 2e4 + math.log(2))])
+    def test_survives_huge_scores(self, impl, target, expected):
+        logits = torch.tensor([[1e4, 1e4, -1e4]])
+        loss = impl.cross_entropy(logits, torch.tensor([target]))
+        torch.testing.assert_close(loss, torch.tensor(expected))
+
+    def test_to_know_nothing_costs_the_log_of_the_vocabulary(self, impl):
+        loss = impl.cross_entropy(torch.zeros(2, 4, 65), torch.randint(65, (2, 4)))
+        assert loss.item() == pytest.approx(math.log(65))
+
+
+@pytest.mark.exercise("perplexity")
+class TestPerplexity:
+    @pytest.mark.parametrize("choices", [1, 2, 65])
+    @pytest.mark.parametrize("kind", [float, torch.tensor])
+    def test_an_even_choice_has_as_many_as_it_has_options(self, impl, choices, kind):
+        assert float(impl.perplexity(kind(math.log(choices)))) == pytest.approx(choices)
+
+
+@pytest.mark.exercise("warmup_cosine")
+class TestWarmupCosine:
+    @pytest.mark.parametrize(
+        "step, expected",
+        [
+            pytest.param(0, 1.1 / 11, id="first"),
+            pytest.param(4, 1.1 * 5 / 11, id="halfway-up"),
+            pytest.param(9, 1.1 * 10 / 11, id="one-before-the-top"),
+            pytest.param(10, 1.1, id="top"),
+            pytest.param(35, 0.1 + math.cos(math.pi / 8) ** 2, id="a-quarter-down"),
+            pytest.param(60, 0.6, id="halfway-down"),
+            pytest.param(110, 0.1, id="end"),
+            pytest.param(200, 0.1, id="past-the-end"),
+        ],
+    )
+    def test_follows_the_line_and_the_cosine(self, impl, step, expected):
+        assert impl.warmup_cosine(step, 10, 110, 1.1, 0.1) == pytest.approx(expected)
+
+    def test_without_a_warm_up_it_starts_at_the_top(self, impl):
+        assert impl.warmup_cosine(0, 0, 100, 1.0, 0.1) == pytest.approx(1.0)
+
+
+@pytest.mark.exercise("clip_gradients")
+class TestClipGradients:
+    @pytest.mark.parametrize("max_norm", [0.01, 1.0, 3.0])
+    def test_agrees_with_torch(self, impl, max_norm):
+        ours = with_gradients(5, 7)
+        theirs = copy.deepcopy(ours)
+        for p, q in zip(ours, theirs, strict=True):  # deepcopy leaves gradients behind
+            q.grad = None if p.grad is None else p.grad.clone()
+        impl.clip_gradients(ours, max_norm)
+        nn.utils.clip_grad_norm_(theirs, max_norm)
+        for p, q in zip(ours[:-1], theirs[:-1], strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+
+    def test_gradients_that_are_short_enough_stay_as_they_are(self, impl):
+        params = with_gradients(5, 7, scale=0.01)
+        before = [p.grad.clone() for p in params[:-1]]
+        impl.clip_gradients(params, 1.0)
+        assert all(p.grad.equal(grad) for p, grad in zip(params[:-1], before, strict=True))
+
+    def test_parameters_may_come_one_by_one(self, impl):
+        params = with_gradients(5, 7)
+        impl.clip_gradients(iter(params), 0.5)
+        length = torch.cat([p.grad for p in params[:-1]]).norm()
+        assert length.item() == pytest.approx(0.5, rel=1e-4)
+
+    def test_returns_the_length_before(self, impl):
+        params = with_gradients(5, 7)
+        length = torch.cat([p.grad for p in params[:-1]]).norm()
+        torch.testing.assert_close(impl.clip_gradients(params, 0.5), length)
+
+
+def after_100_steps(optimizer, params):
+    """The parameters after 100 steps down random gradients, the same ones at each call."""
+    generator = torch.Generator().manual_seed(0)
+    for step in range(100):
+        for i, p in enumerate(params):
+            gradient = torch.randn(p.shape, generator=generator)
+            p.grad = None if (i + step) % 5 == 0 else gradient * 10.0 ** (i - 2)
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in params])
+
+
+@pytest.mark.exercise("AdamW")
+class TestAdamW:
+    @pytest.mark.parametrize(
+        "changes",
+        [{}, {"weight_decay": 0.0}, {"weight_decay": 2.0}, {"eps": 0.1}, {"betas": (0.5, 0.6)}],
+        ids=str,
+    )
+    def test_agrees_with_torch_over_100_steps(self, impl, changes):
+        options = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, **changes}
+        ours = [nn.Parameter(torch.randn(4, 3)) for _ in range(4)]
+        theirs = copy.deepcopy(ours)
+        moved = after_100_steps(impl.AdamW(ours, **options), ours)
+        expected = after_100_steps(torch.optim.AdamW(theirs, **options), theirs)
+        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-6)
+
+    def test_a_parameter_that_never_has_a_gradient_never_moves(self, impl):
+        idle, busy = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+        optimizer = impl.AdamW([idle, busy], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1)
+        busy.grad = torch.ones(3)
+        optimizer.step()
+        assert idle.equal(torch.ones(3))
+        assert not busy.equal(torch.ones(3))
+
+
+@pytest.mark.exercise("train_step")
+class TestTrainStep:
+    @pytest.mark.parametrize("max_norm", [0.1, 100.0])
+    def test_is_the_recipe_of_loss_gradient_clip_and_step(self, impl, max_norm):
+        ours = small_model()
+        theirs = copy.deepcopy(ours)
+        inputs, targets = torch.randint(11, (2, 4, 8))
+        impl.train_step(ours, torch.optim.SGD(ours.parameters(), 0.5), inputs, targets, max_norm)
+        F.cross_entropy(theirs(inputs).flatten(0, 1), targets.flatten()).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)
+        torch.optim.SGD(theirs.parameters(), 0.5).step()
+        torch.testing.assert_close(weights(ours), weights(theirs))
+
+    def test_the_gradients_of_the_last_step_are_forgotten(self, impl):
+        fresh = small_model()
+        used = copy.deepcopy(fresh)
+        for p in used.parameters():
+            p.grad = torch.ones_like(p)
+        inputs, targets = torch.randint(11, (2, 4, 8))
+        for model in (fresh, used):
+            optimizer = torch.optim.SGD(model.parameters(), 0.5)
+            impl.train_step(model, optimizer, inputs, targets, 1.0)
+        assert weights(used).equal(weights(fresh))
+
+    def test_returns_the_loss_before_the_step(self, impl):
+        model = small_model()
+        inputs, targets = torch.randint(11, (2, 4, 8))
+        expected = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        loss = impl.train_step(model, optimizer, inputs, targets, 1.0)
+        assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
+
+
+class TestTheReferenceStep:
+    @pytest.mark.parametrize("accumulate", [2, 4, 3])  # 3 passes over 4 rows are not of one size
+    def test_several_passes_make_the_step_of_one(self, accumulate):
+        batch = torch.randint(11, (2, 4, 8))
+        model, models, losses = small_model(), [], []
+        for passes in (1, accumulate):
+            models.append(copy.deepcopy(model))
+            optimizer = torch.optim.SGD(models[-1].parameters(), 0.5)
+            losses.append(train_step(models[-1], optimizer, *batch, 1.0, passes))
+        torch.testing.assert_close(losses[0], losses[1])
+        torch.testing.assert_close(weights(models[0]), weights(models[1]))
+
+    def test_each_pass_reads_its_share_of_the_batch(self):
+        model, rows = small_model(), []
+        model.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0, accumulate=4)
+        assert rows == [1, 1, 1, 1]
+
+    def test_dropout_acts_even_after_an_evaluation(self):
+        model = small_model().eval()
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
+        assert all(module.training for module in model.modules())
+
+    def test_bfloat16_gives_nearly_the_same_loss_and_gradients(self):
+        batch = torch.randint(11, (2, 4, 8))
+        exact = small_model()
+        rounded = copy.deepcopy(exact)
+        losses = [
+            train_step(model, torch.optim.SGD(model.parameters(), 0.5), *batch, 1.0, bf16=bf16)
+            for model, bf16 in ((exact, False), (rounded, True))
+        ]
+        assert losses[0] != losses[1], "bf16 changed nothing"
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-2, atol=0)  # 8 bits of mantissa
+        for p, q in zip(exact.parameters(), rounded.parameters(), strict=True):
+            assert q.dtype == torch.float32
+            assert (p.grad - q.grad).norm() < 0.05 * p.grad.norm() + 1e-4
+
+    def test_a_compiled_model_trains_like_the_eager_one(self):
+        model, ends = small_model(), []
+        for compiled in (False, True):
+            trained = copy.deepcopy(model)
+            steps = training_steps(
+                torch.compile(trained, backend="aot_eager") if compiled else trained,
+                make_optimizer(trained, BRIEF),
+                TOKENS,
+                dataclasses.replace(BRIEF, max_steps=3),
+                torch.Generator().manual_seed(0),
+            )
+            for _ in steps:
+                evaluate(trained, TOKENS[:20])  # between steps, as the capstone does
+            ends.append(weights(trained))
+        torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
+
+
+def begin():
+    """A model with dropout, its optimizer, and the generator of its batches."""
+    torch.manual_seed(1)
+    model = small_model(dropout=0.2)
+    return model, make_optimizer(model, BRIEF), torch.Generator().manual_seed(1)
+
+
+class TestTheLoop:
+    def test_counts_the_steps_done(self):
+        model, optimizer, generator = begin()
+        steps = training_steps(model, optimizer, TOKENS, BRIEF, generator, start=4)
+        assert [step for step, _ in steps] == [5, 6]
+
+    def test_each_step_takes_its_learning_rate_from_the_schedule(self):
+        model, optimizer, generator = begin()
+        rates = [
+            {group["lr"] for group in optimizer.param_groups}
+            for _ in training_steps(model, optimizer, TOKENS, BRIEF, generator)
+        ]
+        assert rates == [{warmup_cosine(step, 2, 6, 1e-2, 1e-3)} for step in range(6)]
+
+    @pytest.mark.parametrize("stop", [1, 4])
+    def test_a_resumed_run_ends_bit_for_bit_like_the_uninterrupted_one(self, stop):
+        model, optimizer, generator = begin()
+        for step, _ in training_steps(model, optimizer, TOKENS, BRIEF, generator):
+            if step == stop:
+                states = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+                batches, dropout = generator.get_state(), torch.get_rng_state()
+        resumed, optimizer, generator = begin()
+        resumed.load_state_dict(states[0])
+        optimizer.load_state_dict(states[1])
+        generator.set_state(batches)
+        torch.set_rng_state(dropout)
+        for _ in training_steps(resumed, optimizer, TOKENS, BRIEF, generator, start=stop):
+            pass
+        assert weights(resumed).equal(weights(model))
+
+    def test_a_text_that_repeats_itself_is_learned(self):
+        config = TrainConfig(batch_size=8, max_steps=60, warmup_steps=5, max_lr=1e-2)
+        tokens, model = torch.arange(400) % 11, small_model()
+        for _ in training_steps(
+            model, make_optimizer(model, config), tokens, config, torch.Generator()
+        ):
+            pass
+        assert evaluate(model, tokens) < 0.1
+
+    @pytest.mark.parametrize("field", ["batch_size", "accumulate", "max_norm", "bf16"])
+    def test_hands_every_setting_to_the_step(self, field, monkeypatch):
+        seen = {}
+
+        def spy(model, optimizer, inputs, targets, max_norm, accumulate, bf16):
+            seen.update(batch_size=len(inputs), max_norm=max_norm, accumulate=accumulate, bf16=bf16)
+
+        monkeypatch.setitem(training_steps.__globals__, "train_step", spy)
+        model, optimizer, generator = begin()
+        config = dataclasses.replace(BRIEF, batch_size=6, accumulate=3, max_norm=0.7)
+        next(training_steps(model, optimizer, TOKENS, config, generator, bf16=True))
+        assert seen[field] == {**vars(config), "bf16": True}[field]
+
+
+def slow_evaluate(model, tokens):
+    """One window after the other, summing the loss of every target."""
+    total, T = 0.0, model.config.max_len
+    for start in range(0, len(tokens) - 1, T):
+        window = tokens[start : start + T + 1]
+        logits = model(window[None, :-1])[0]
+        total += F.cross_entropy(logits, window[1:], reduction="sum").item()
+    return total / (len(tokens) - 1)
+
+
+class TestEvaluate:
+    # 64 windows of 8 make a batch: a last window or a last batch that is whole, or nearly.
+    @pytest.mark.parametrize("N", [2, 8, 9, 10, 512, 513, 514, 1000])
+    @torch.no_grad()
+    def test_every_token_but_the_first_is_predicted_once(self, N):
+        model, tokens = small_model(), torch.randint(11, (N,))
+        model.embedding.token.weight.mul_(20)  # so that the losses of the tokens differ
+        assert evaluate(model, tokens) == pytest.approx(slow_evaluate(model, tokens), rel=1e-5)
+
+    def test_the_batch_size_changes_nothing_but_the_speed(self):
+        model = small_model()
+        assert evaluate(model, TOKENS, batch_size=3) == pytest.approx(evaluate(model, TOKENS))
+
+    def test_no_pass_reads_more_windows_than_the_batch_size(self):
+        model, shapes = small_model(), []
+        model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+        evaluate(model, TOKENS[:50], batch_size=3)
+        assert shapes == [(3, 8), (3, 8), (1, 8)]
+
+    def test_dropout_rests(self):
+        model = small_model(dropout=0.5)
+        assert evaluate(model.train(), TOKENS) == evaluate(model.eval(), TOKENS)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_leaves_the_model_in_the_mode_it_was_in(self, training):
+        model = small_model().train(training)
+        evaluate(model, TOKENS)
+        assert all(module.training == training for module in model.modules())
+
+    def test_builds_no_graph(self):
+        model, graphs = small_model(), []
+        model.register_forward_hook(lambda _, args, logits: graphs.append(logits.requires_grad))
+        evaluate(model, TOKENS[:20])
+        assert graphs == [False]
+
+    def test_bfloat16_gives_nearly_the_same_loss(self):
+        model = small_model()
+        exact, rounded = evaluate(model, TOKENS), evaluate(model, TOKENS, bf16=True)
+        assert exact != rounded, "bf16 changed nothing"
+        assert rounded == pytest.approx(exact, rel=1e-2)
+
+
+class TestTheReferenceOptimizers:
+    @pytest.mark.parametrize("rate", [0.01, 0.002])
+    def test_adamw_keeps_groups_apart_and_follows_their_learning_rates(self, rate):
+        ends = []
+        for optimizer_class in (AdamW, torch.optim.AdamW):
+            torch.manual_seed(0)
+            params = [nn.Parameter(torch.randn(4, 3)) for _ in range(4)]
+            groups = [{"params": params[:2], "weight_decay": 0.5}, {"params": params[2:]}]
+            optimizer = optimizer_class(groups, lr=0.1, weight_decay=0.0)
+            optimizer.param_groups[1]["lr"] = rate
+            ends.append(after_100_steps(optimizer, params))
+        torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-6)
+
+    def test_adamw_goes_on_from_its_saved_state(self):
+        params = [nn.Parameter(torch.randn(4, 3)) for _ in range(4)]
+        optimizer = AdamW(params)
+        after_100_steps(optimizer, params)
+        copies = copy.deepcopy(params)
+        restored = AdamW(copies)
+        restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        assert after_100_steps(restored, copies).equal(after_100_steps(optimizer, params))
+
+    def test_only_matrices_decay(self):
+        model = small_model()
+        config = dataclasses.replace(BRIEF, weight_decay=0.3)
+        decay = {
+            id(p): group["weight_decay"]
+            for group in make_optimizer(model, config).param_groups
+            for p in group["params"]
+        }
+        assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
+            name: 0.3 if p.dim() == 2 else 0.0 for name, p in model.named_parameters()
+        }
+
+    def test_the_optimizer_takes_the_recipe_s_betas(self):
+        config = dataclasses.replace(BRIEF, betas=(0.8, 0.95))
+        groups = make_optimizer(small_model(), config).param_groups
+        assert [group["betas"] for group in groups] == [(0.8, 0.95)] * 2
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        "field, value",
+        [
+            *((name, 0) for name in ("batch_size", "accumulate", "max_steps", "max_lr")),
+            ("max_norm", -1.0),
+            ("max_lr", math.nan),
+            ("warmup_steps", -1),
+            ("min_lr", -1e-4),
+            ("weight_decay", -0.1),
+            ("weight_decay", math.nan),
+            ("accumulate", 5),
+        ],
+    )
+    def test_a_bad_setting_is_an_error_that_names_it(self, field, value):
+        with pytest.raises(ValueError, match=f"^{field} is {value!r}; "):
+            TrainConfig(**{field: value})
+
+    @pytest.mark.parametrize("field", ["warmup_steps", "min_lr", "weight_decay"])
+    def test_a_setting_that_may_be_zero_may(self, field):
+        assert getattr(TrainConfig(**{field: 0}), field) == 0
+
+    @pytest.mark.parametrize("N", [0, 3, 8])
+    def test_a_text_too_short_for_a_batch_is_named_with_what_it_takes(self, N):
+        with pytest.raises(ValueError, match=f"tokens has {N}; block_size 8 needs 9"):
+            get_batch(torch.arange(N), 2, 8, torch.Generator())
+
+    @pytest.mark.parametrize("N", [0, 1])
+    def test_a_text_too_short_to_evaluate_is_an_error(self, N):
+        with pytest.raises(ValueError, match=f"tokens has {N} "):
+            evaluate(small_model(), TOKENS[:N])
+
+    @pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 3, 1), (6,)])
+    def test_targets_that_do_not_fit_the_logits_are_named_with_what_fits(self, shape):
+        with pytest.raises(ValueError, match=r"targets are \[.*; logits need \[2, 3\]"):
+            cross_entropy(torch.zeros(2, 3, 11), torch.zeros(shape, dtype=torch.long))
+
+    @pytest.mark.parametrize("fraction", [0, 1, -0.1, 10])
+    def test_a_fraction_outside_0_to_1_is_named(self, fraction):
+        with pytest.raises(ValueError, match=f"val_fraction is {fraction};"):
+            split_corpus(TOKENS, fraction)
+
+    def test_the_config_cannot_change_after_it_was_checked(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            BRIEF.accumulate = 5
+
+
+class TestTheReferenceClip:
+    def test_the_weights_themselves_stay(self):
+        params = with_gradients(5)
+        before = params[0].detach().clone()
+        clip_gradients(params, 0.1)
+        assert params[0].equal(before)

@@ -1,0 +1,379 @@
+"""Module 09: the three sessions, the run folder, and the command line as a learner meets it."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny_transformer.capstone import cli
+from tiny_transformer.capstone.reference import STRATEGIES, load_run, train
+from tiny_transformer.capstone.session import Session
+from tiny_transformer.capstone.verify import verify
+from tiny_transformer.engineering.config import PRESETS, read_config
+from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
+from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.training import reference as training
+from tiny_transformer.training.reference import TrainConfig, evaluate, split_corpus
+
+WORDS = "the cat sat on a mat and saw that it was a good mat to sit on".split()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A small language with something to learn: a few words in random order."""
+    chance = random.Random(0)
+    lines = (" ".join(chance.choices(WORDS, k=8)) for _ in range(100))
+    path = tmp_path_factory.mktemp("corpus") / "words.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(corpus):
+    return replace(
+        PRESETS["smoke"],
+        corpus=str(corpus),
+        log_every=3,
+        eval_every=6,
+        model=ModelConfig(max_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32, dropout=0.1),
+        train=TrainConfig(batch_size=8, max_steps=20, warmup_steps=2, max_lr=1e-2),
+    )
+
+
+@pytest.fixture(scope="session")
+def run(config, tmp_path_factory) -> Path:
+    """A finished run, for the tests that only look."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    train(config, out)
+    return out
+
+
+def weights(out: Path, which: str = "last") -> bytes:
+    return (out / which / "model.safetensors").read_bytes()
+
+
+def interrupt_at(monkeypatch, step: int, number: int) -> None:
+    """Send this process a signal while its run takes step `step`."""
+    original, taken = training.get_batch, []
+
+    def get_batch(*args):
+        taken.append(args)
+        if len(taken) == step:
+            os.kill(os.getpid(), number)
+        return original(*args)
+
+    monkeypatch.setattr(training, "get_batch", get_batch)
+
+
+@pytest.mark.exercise("build_model")
+class TestBuildModel:
+    def test_the_vocabulary_is_that_of_the_text(self, impl):
+        model, tokenizer = impl.build_model(ModelConfig(vocab_size=7), "to be or not")
+        assert tokenizer.characters == sorted(set("to be or not"))
+        assert model(torch.tensor([tokenizer.encode("to")])).shape == (1, 2, tokenizer.vocab_size)
+
+
+@pytest.mark.exercise("train")
+class TestTrain:
+    def test_a_run_folder_holds_everything(self, impl, config, tmp_path):
+        best = impl.train(config, tmp_path / "run")
+        names = {path.name for path in (tmp_path / "run").iterdir()}
+        assert names >= {"config.toml", "metrics.jsonl", "last", "best", "loss.png", "samples.md"}
+        assert best == load_checkpoint(tmp_path / "run" / "best")["val_loss"]
+
+    def test_the_model_learns(self, impl, config, tmp_path):
+        impl.train(config, tmp_path / "run")
+        records = MetricsLog(tmp_path / "run" / "metrics.jsonl").read()
+        losses = [record["val_loss"] for record in records if "val_loss" in record]
+        assert losses[-1] < records[0]["train_loss"] - 0.3
+
+
+@pytest.mark.exercise("gallery")
+class TestGallery:
+    def test_every_prompt_is_continued_by_every_strategy(self, impl, run):
+        page = impl.gallery(*load_run(run), ["the cat", "a"], max_new_tokens=5)
+        for strategy in STRATEGIES:
+            assert f"## {strategy}\n" in page
+        assert page.count("```text\nthe cat") == page.count("```text\na") == len(STRATEGIES)
+
+
+class TestTheRunFolder:
+    def test_metrics_have_the_promised_names(self, run, config):
+        records = MetricsLog(run / "metrics.jsonl").read()
+        assert [record["step"] for record in records] == [1, 3, 6, 9, 12, 15, 18, 20]
+        assert [record["step"] for record in records if "val_loss" in record] == [6, 12, 18, 20]
+        for record in records:
+            assert record["tokens"] == record["step"] * 8 * 16
+            assert record["train_loss"] > 0
+        seconds = [record["seconds"] for record in records]
+        assert seconds == sorted(seconds)
+
+    def test_the_config_is_the_run(self, run, config):
+        saved = read_config(run / "config.toml", PRESETS["gpu"])
+        vocab_size = load_run(run)[1].vocab_size
+        assert saved == replace(config, model=replace(config.model, vocab_size=vocab_size))
+
+    def test_best_is_the_best_and_its_loss_is_true(self, run, config):
+        records = MetricsLog(run / "metrics.jsonl").read()
+        recorded = min(record["val_loss"] for record in records if "val_loss" in record)
+        model, tokenizer = load_run(run)
+        tokens = torch.tensor(tokenizer.encode(Path(config.corpus).read_text(encoding="utf-8")))
+        assert evaluate(model, split_corpus(tokens)[1]) == pytest.approx(recorded, abs=1e-6)
+
+    def test_the_loss_curve_is_a_picture(self, run):
+        assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_samples_show_each_evaluation(self, run):
+        page = (run / "samples.md").read_text(encoding="utf-8")
+        assert [line for line in page.splitlines() if line.startswith("## Step")] == [
+            f"## Step {record['step']}, validation loss {record['val_loss']:.4f}"
+            for record in MetricsLog(run / "metrics.jsonl").read()
+            if "val_loss" in record
+        ]
+
+    def test_numbered_checkpoints_are_the_best_ones(self, config, tmp_path):
+        train(replace(config, keep=2), tmp_path / "run")
+        kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+        records = MetricsLog(tmp_path / "run" / "metrics.jsonl").read()
+        losses = {r["step"]: r["val_loss"] for r in records if "val_loss" in r}
+        best = sorted(losses, key=losses.__getitem__)[:2]
+        assert kept == sorted(f"step-{step:06}" for step in best)
+
+
+class TestDeterminism:
+    def test_the_same_seed_gives_the_same_bytes(self, config, run, tmp_path):
+        train(config, tmp_path / "again")
+        assert weights(tmp_path / "again") == weights(run)
+
+    def test_another_seed_gives_another_model(self, config, run, tmp_path):
+        train(replace(config, seed=2), tmp_path / "other")
+        assert weights(tmp_path / "other") != weights(run)
+
+    def test_how_often_the_run_is_watched_does_not_change_it(self, config, run, tmp_path):
+        train(replace(config, log_every=1, eval_every=5), tmp_path / "watched")
+        assert weights(tmp_path / "watched") == weights(run)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupted_run_resumes_to_the_same_bytes(
+        self, config, run, tmp_path, monkeypatch, number
+    ):
+        out = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 8, number)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, out)
+        assert load_checkpoint(out / "last")["step"] == 8
+        train(config, out, resume=True)
+        assert weights(out) == weights(run)
+        assert weights(out, "best") == weights(run, "best")
+
+    def test_a_failure_between_checkpoints_repeats_from_the_last_one(
+        self, config, run, tmp_path, monkeypatch
+    ):
+        out = tmp_path / "run"
+
+        def save(session, path):
+            if session.step == 12 and path.name == "last":
+                raise OSError("the power went out")
+            original(session, path)
+
+        original = Session.save
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "save", save)
+            with pytest.raises(OSError):
+                train(config, out)
+        assert load_checkpoint(out / "last")["step"] == 6
+        train(config, out, resume=True)
+        assert weights(out) == weights(run)
+        steps = [record["step"] for record in MetricsLog(out / "metrics.jsonl").read()]
+        assert steps == sorted(set(steps))
+
+    def test_a_finished_run_resumes_to_itself(self, config, run):
+        before = weights(run)
+        train(config, run, resume=True)
+        assert weights(run) == before
+
+    def test_a_killed_process_resumes_to_the_same_bytes(self, corpus, tmp_path):
+        train_command = [sys.executable, "-m", "tiny_transformer.capstone", "train"]
+        train_command += ["--preset", "smoke", "--corpus", str(corpus), "--log-every", "1"]
+        killed, whole = tmp_path / "killed", tmp_path / "whole"
+        process = subprocess.Popen([*train_command, "--out", killed], stderr=subprocess.DEVNULL)
+        while len(MetricsLog(killed / "metrics.jsonl").read()) < 27 and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() != 0, "the run was over before it could be killed"
+        assert load_checkpoint(killed / "last")["step"] == 20
+        for out in (killed, whole):
+            subprocess.run([*train_command, "--out", out, "--resume"], check=True)
+        assert weights(killed) == weights(whole)
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "change, sentence",
+        [
+            (dict(seed=2), "seed is 2, but .* was started with 1"),
+            (dict(train=TrainConfig()), "train.batch_size is 12, but .* was started with 8"),
+        ],
+    )
+    def test_a_changed_setting_is_named(self, config, run, change, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            train(replace(config, **change), run, resume=True)
+
+    def test_a_changed_corpus_is_an_error(self, config, tmp_path):
+        text = tmp_path / "words.txt"
+        text.write_text("to be or not to be " * 50, encoding="utf-8")
+        config = replace(config, corpus=str(text))
+        train(config, tmp_path / "run")
+        text.write_text("or not to be or to " * 50, encoding="utf-8")
+        with pytest.raises(ValueError, match="corpus is not the text"):
+            train(config, tmp_path / "run", resume=True)
+
+    def test_a_run_is_never_overwritten(self, config, run):
+        before = weights(run)
+        with pytest.raises(ValueError, match="add --resume, or choose a new folder"):
+            train(config, run)
+        assert weights(run) == before
+
+    def test_a_folder_with_other_things_is_left_alone(self, config, tmp_path):
+        (tmp_path / "thesis.txt").write_text("two years of work", encoding="utf-8")
+        with pytest.raises(ValueError, match="choose a new folder"):
+            train(config, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_resuming_nothing_starts_from_the_beginning(self, config, run, tmp_path, capsys):
+        train(config, tmp_path / "new", resume=True)
+        assert "nothing to resume" in capsys.readouterr().out
+        assert weights(tmp_path / "new") == weights(run)
+
+
+class TestVerify:
+    def test_a_finished_run_holds(self, run, capsys):
+        assert verify(run)
+        assert "FAILED" not in capsys.readouterr().out
+
+    def test_a_changed_weight_is_found(self, run, tmp_path, capsys):
+        copy = shutil.copytree(run, tmp_path / "copy")
+        data = bytearray(weights(copy, "best"))
+        data[-1] ^= 1
+        (copy / "best" / "model.safetensors").write_bytes(data)
+        assert not verify(copy)
+        assert "model.safetensors is damaged" in capsys.readouterr().out
+
+    def test_a_false_loss_is_found(self, run, tmp_path, capsys):
+        copy = shutil.copytree(run, tmp_path / "copy")
+        state = load_checkpoint(copy / "best")
+        save_checkpoint(copy / "best", state | {"val_loss": state["val_loss"] - 0.1})
+        assert not verify(copy)
+        assert re.search("FAILED +validation loss", capsys.readouterr().out)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `tiny-transformer ARGS`; gives exit status, standard output and standard error."""
+
+    def run_command(*args) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tiny-transformer", *map(str, args)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        if isinstance(exit.value.code, str):  # Python prints it and exits with 1
+            return 1, out, err + exit.value.code
+        return exit.value.code, out, err
+
+    return run_command
+
+
+class TestCommandLine:
+    def test_train_and_sample(self, command, corpus, tmp_path):
+        out = tmp_path / "run"
+        settings = ("--corpus", corpus, "--seed", 3, "--train.max-steps", 2)
+        status, printed, _ = command("train", "--preset", "smoke", "--out", out, *settings)
+        assert status == 0 and "best validation loss" in printed
+        config = read_config(out / "config.toml", PRESETS["gpu"])
+        assert (config.seed, config.train.max_steps, config.model.max_len) == (3, 2, 32)
+        status, text, _ = command("sample", "--run", out, "--prompt", "the cat", "--tokens", 50)
+        assert status == 0 and text.startswith("the cat") and len(text) == len("the cat") + 50 + 1
+
+    def test_the_same_seed_gives_the_same_text(self, command, run):
+        texts = [command("sample", "--run", run, "--prompt", "a", "--seed", s) for s in (1, 1, 2)]
+        assert texts[0] == texts[1] != texts[2]
+
+    def test_the_gallery_is_a_page(self, command, run):
+        status, printed, _ = command("gallery", "--run", run, "--prompts", "the", "--tokens", 4)
+        assert status == 0 and printed.strip() == str(run / "gallery.md")
+        assert "## top-p 0.9" in (run / "gallery.md").read_text(encoding="utf-8")
+
+    def test_verify_prints_a_table(self, command, run):
+        status, printed, _ = command("verify", "--run", run)
+        assert status == 0 and "validation loss" in printed
+
+    def test_a_settings_file_goes_over_the_preset_and_options_over_both(
+        self, command, corpus, tmp_path
+    ):
+        file = tmp_path / "my.toml"
+        file.write_text(f"corpus = '{corpus}'\nseed = 5\n[train]\nmax_steps = 3\n")
+        options = ("--config", file, "--out", tmp_path / "run", "--train.max-steps", 1)
+        assert command("train", "--preset", "smoke", *options)[0] == 0
+        config = read_config(tmp_path / "run" / "config.toml", PRESETS["gpu"])
+        assert (config.seed, config.train.max_steps, config.train.warmup_steps) == (5, 1, 5)
+
+    def test_ctrl_c_says_how_to_go_on(self, command, corpus, tmp_path, monkeypatch):
+        out = tmp_path / "run"
+        interrupt_at(monkeypatch, 2, signal.SIGINT)
+        options = ("--preset", "smoke", "--corpus", corpus, "--out", out)
+        status, printed, _ = command("train", *options)
+        assert status == 130
+        assert f"tiny-transformer train --out {out} --resume" in printed
+        assert command("train", "--out", out, "--resume")[0] == 0
+
+    @pytest.mark.parametrize(
+        "args, sentence",
+        [
+            (["sample", "--run", "RUN", "--prompt", "Zeus"], "prompt: .*'Z' at position 0"),
+            (["sample", "--run", "RUN", "--prompt", ""], "prompt is empty"),
+            (["sample", "--run", "RUN", "--prompt", "a", "--temperature", "-1"], "temperature"),
+            (["sample", "--run", "RUN", "--prompt", "a", "--tokens", "-1"], "max_new_tokens is -1"),
+            (["sample", "--run", "RUN", "--prompt", "a", "--top-p", "2"], "p is 2"),
+            (["sample", "--run", "NOWHERE"], "no run at"),
+            (["train", "--out", "RUN"], "add --resume"),
+            (["train", "--corpus", "NOWHERE"], "NOWHERE"),
+            (["train", "--model.max-len", "5000"], "model.max_len. of 5000"),
+            (["train", "--device", "tpu"], "device is 'tpu'"),
+            (["train", "--config", "BAD"], "did you mean 'max_steps'"),
+            (["train", "--train.max-stepz", "5"], "train.max-stepz"),
+            (["train", "--train.max-steps", "many"], "train.max-steps"),
+            (["train", "--model.n-heads", "3"], "n_heads is 3"),
+            (["verify", "--run", "CUT"], "FAILED .*damaged"),
+        ],
+    )
+    def test_a_mistake_is_one_sentence(
+        self, command, run, corpus, tmp_path, monkeypatch, args, sentence
+    ):
+        monkeypatch.chdir(tmp_path)
+        Path("BAD").write_text("[train]\nmax_stepz = 5\n", encoding="utf-8")
+        shutil.copytree(run, "CUT")
+        Path("CUT/best/model.safetensors").write_bytes(weights(run, "best")[:-100])
+        if args[0] == "train":
+            args = ["train", "--preset", "smoke", *args[1:]]
+            args += [] if "--corpus" in args else ["--corpus", str(corpus)]
+        status, out, err = command(*(str(run) if arg == "RUN" else arg for arg in args))
+        message = " ".join((out + err).replace("\u2502", " ").split())
+        assert status != 0
+        assert re.search(sentence, message)
+        assert "Traceback" not in message
+        assert not Path("runs").exists()
+
+    def test_without_a_run_sample_says_how_to_get_one(self, command, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        status, _, err = command("sample")
+        assert status == 1 and "tiny-transformer train" in err

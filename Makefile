@@ -1,0 +1,21 @@
+PYTHON ?= python3
+NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
+	"Python is %d.%d; the course needs 3.10 to 3.13: make PYTHON=python3.12" % sys.version_info[:2])
+
+.PHONY: train test
+
+train: .venv/learner
+	.venv/bin/tiny-transformer train
+
+test: .venv/developer
+	.venv/bin/pytest
+
+.venv/learner: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEEDED)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/developer: .venv/learner
+	.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
