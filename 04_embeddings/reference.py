@@ -3,8 +3,6 @@
 Shapes: B batch, T positions, d_model width of the residual stream, d_head width of one head.
 """
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +38,7 @@ class CharTokenizer:
                 f"the {self.vocab_size} characters of the vocabulary: {''.join(self.characters)!r}"
             ) from None
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: list[int] | Tensor) -> str:
         """The text whose ids are `tokens`, a list or a tensor (T,): the inverse of `encode`."""
         return "".join(self.characters[token] for token in torch.as_tensor(tokens).tolist())
 
@@ -106,11 +104,11 @@ class TransformerEmbedding(nn.Module):
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
         """tokens (B, T), the first of which stands at position `start` -> (B, T, d_model)."""
         x = self.token(tokens)
-        end = start + tokens.size(1)
+        positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
         if self.position is not None:
-            x = x + self.position(torch.arange(start, end, device=tokens.device))
+            x = x + self.position(positions)
         if self.waves is not None:
-            x = x + self.waves[start:end]
+            x = x + self.waves[positions]  # a slice that ran past max_len would broadcast instead
         return self.dropout(x)
 
 

@@ -6,7 +6,7 @@ TensorBoard log, and at the end `loss.png` and `samples.md`.
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -80,7 +80,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> float:
     batches = torch.Generator().manual_seed(config.seed)
     session = Session(model, optimizer, batches, text)
     claim_folder(out, config, resume)
-    if (out / "last").exists():
+    with suppress(FileNotFoundError):  # a new run, or one that was cut before its first checkpoint
         session.restore(out / "last")
 
     steps = training_steps(
@@ -144,7 +144,10 @@ def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
     if not (run / "config.toml").exists():
         raise FileNotFoundError(f"no run at {run}: train one with tiny-transformer train")
     config = read_config(run / "config.toml", RunConfig())
-    state = load_checkpoint(run / "best" if (run / "best").exists() else run / "last")
+    try:
+        state = load_checkpoint(run / "best")
+    except FileNotFoundError:  # interrupted before its first evaluation
+        state = load_checkpoint(run / "last")
     model, tokenizer = build_model(config.model, state["characters"])
     model.load_state_dict(state["model"])
     return model.eval(), tokenizer

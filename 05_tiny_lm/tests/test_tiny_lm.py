@@ -185,6 +185,11 @@ class TestTinyTransformerLM:
         # A key bias adds the same to every score of a query, which the softmax ignores.
         assert all(name.endswith("k_proj.bias") for name in unreached)
 
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_works_on_the_device_of_its_tokens(self, impl, positions):
+        model = impl.TinyTransformerLM(small(positions=positions)).to("meta")
+        assert model(torch.zeros(2, 8, dtype=torch.long, device="meta")).is_meta
+
     def test_a_text_longer_than_the_context_is_an_error(self, impl):
         model = impl.TinyTransformerLM(SMALL)
         with pytest.raises(ValueError):

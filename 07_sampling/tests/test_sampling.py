@@ -1,0 +1,384 @@
+"""Module 07. `impl` is the reference in one run of each test and your exercises in the other."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from tiny_transformer.sampling.reference import (
+    KVCache,
+    apply_temperature,
+    generate,
+    sample,
+    top_k_filter,
+    top_p_filter,
+)
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+
+SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
+CHANCES = torch.tensor([0.15, 0.5, 0.1, 0.25])  # not in order, so that the filters must look
+GREEDY = {"temperature": 0}
+STRATEGIES = [GREEDY, {}, {"temperature": 0.5, "top_k": 4}, {"top_p": 0.6}]
+
+every_position = pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def small_model(**changes):
+    """A model with opinions: fresh weights would give all tokens nearly the same score."""
+    model = TinyTransformerLM(dataclasses.replace(SMALL, **changes)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() == 2:
+                p.add_(torch.randn_like(p) / 2)
+    return model
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.exercise("greedy")
+class TestGreedy:
+    @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+    def test_takes_the_highest_score_of_each_row(self, impl, lead):
+        logits = torch.randn(*lead, 11)
+        choice = impl.greedy(logits)
+        assert choice.shape == lead
+        assert logits.gather(-1, choice.unsqueeze(-1)).squeeze(-1).equal(logits.amax(-1))
+
+
+@pytest.mark.exercise("apply_temperature")
+class TestApplyTemperature:
+    @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+    def test_raises_the_chances_to_the_power_of_its_inverse(self, impl, temperature):
+        powers = CHANCES ** (1 / temperature)
+        expected = powers / powers.sum()
+        actual = impl.apply_temperature(CHANCES.log(), temperature).softmax(-1)
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.exercise("top_k_filter")
+class TestTopKFilter:
+    @pytest.mark.parametrize("k", [1, 3, 11])
+    @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+    def test_keeps_the_k_highest_scores_as_they_are(self, impl, k, lead):
+        logits = torch.randn(*lead, 11)
+        best, where = logits.topk(k)
+        expected = torch.full_like(logits, -math.inf).scatter(-1, where, best)
+        assert impl.top_k_filter(logits, k).equal(expected)
+
+    def test_scores_that_tie_with_the_last_one_stay(self, impl):
+        logits = torch.tensor([[1.0, 3.0, 1.0, 0.0, 1.0]])
+        kept = impl.top_k_filter(logits, 2).isfinite()
+        assert kept.tolist() == [[True, True, True, False, True]]
+
+    def test_a_k_beyond_the_vocabulary_keeps_everything(self, impl):
+        logits = torch.randn(2, 11)
+        assert impl.top_k_filter(logits, 50).equal(logits)
+
+    def test_leaves_its_input_alone(self, impl):
+        logits = torch.randn(2, 11)
+        before = logits.clone()
+        impl.top_k_filter(logits, 2)
+        assert logits.equal(before)
+
+
+def slow_top_p(logits, p):
+    """Row by row and token by token, likeliest first, until their chances add up to p."""
+    kept = torch.full_like(logits, -math.inf)
+    rows = zip(logits.view(-1, logits.size(-1)), kept.view(-1, logits.size(-1)), strict=True)
+    for row, out in rows:
+        chances, total = row.softmax(-1), 0.0
+        for token in row.argsort(descending=True).tolist():
+            out[token] = row[token]
+            total += chances[token].item()
+            if total >= p:
+                break
+    return kept
+
+
+@pytest.mark.exercise("top_p_filter")
+class TestTopPFilter:
+    @pytest.mark.parametrize("p", [0.05, 0.3, 0.6, 0.9, 0.99])
+    @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+    def test_keeps_the_fewest_likeliest_tokens_that_reach_p(self, impl, p, lead):
+        logits = 2 * torch.randn(*lead, 11)
+        assert impl.top_p_filter(logits, p).equal(slow_top_p(logits, p))
+
+    @pytest.mark.parametrize("p", [1e-9, 0.2])
+    def test_always_keeps_the_likeliest_token(self, impl, p):
+        logits = torch.randn(4, 11)
+        kept = impl.top_p_filter(logits, p).isfinite()
+        assert kept.gather(-1, logits.argmax(-1, keepdim=True)).all()
+
+    def test_a_p_of_1_keeps_even_what_the_sum_does_not_notice(self, impl):
+        logits = torch.tensor([[20.0, 0.0, -20.0, -60.0]])
+        assert impl.top_p_filter(logits, 1.0).equal(logits)
+
+    def test_of_equal_tokens_keeps_no_more_than_it_needs(self, impl):
+        kept = impl.top_p_filter(torch.zeros(1, 4), 0.5).isfinite()
+        assert kept.sum() == 2
+
+    def test_leaves_its_input_alone(self, impl):
+        logits = torch.randn(2, 11)
+        before = logits.clone()
+        impl.top_p_filter(logits, 0.3)
+        assert logits.equal(before)
+
+
+@pytest.mark.exercise("sample")
+class TestSample:
+    @pytest.mark.parametrize(
+        "strategy, expected",
+        [
+            pytest.param({}, [0.15, 0.5, 0.1, 0.25], id="plain"),
+            pytest.param({"temperature": 0.5}, [0.0652, 0.7246, 0.0290, 0.1812], id="temperature"),
+            pytest.param({"top_k": 2}, [0, 2 / 3, 0, 1 / 3], id="top-k"),
+            pytest.param({"top_p": 0.8}, [1 / 6, 5 / 9, 0, 5 / 18], id="top-p"),
+            # Roots are 0.20, 0.37, 0.16, 0.26: now it takes three tokens to reach 0.7.
+            pytest.param(
+                {"temperature": 2, "top_p": 0.7},
+                [0.2432, 0.4433, 0, 0.3135],
+                id="temperature-first",
+            ),
+            # Of the three that top-k leaves, the first has 0.56: two make 0.8.
+            pytest.param({"top_k": 3, "top_p": 0.8}, [0, 2 / 3, 0, 1 / 3], id="top-k-before-top-p"),
+        ],
+    )
+    def test_draws_as_often_as_the_chances_say(self, impl, strategy, expected):
+        logits = CHANCES.log().expand(20_000, 4)
+        draws = impl.sample(logits, **strategy, generator=seeded())
+        assert draws.shape == (20_000,)
+        often = draws.bincount(minlength=4) / 20_000
+        torch.testing.assert_close(often, torch.tensor(expected), rtol=0, atol=0.015)  # 4 sigma
+
+    def test_a_temperature_of_0_is_greedy(self, impl):
+        logits = torch.randn(20, 11)
+        assert impl.sample(logits, temperature=0).equal(logits.argmax(-1))
+
+    def test_each_row_draws_from_its_own_scores(self, impl):
+        logits = torch.eye(11) * 1000
+        assert impl.sample(logits).tolist() == list(range(11))
+
+    def test_the_generator_alone_decides(self, impl):
+        logits = torch.zeros(100, 11)
+        draws = [impl.sample(logits, generator=seeded(seed)) for seed in (1, 1, 2)]
+        assert draws[0].equal(draws[1])
+        assert not draws[0].equal(draws[2])
+
+
+def slow_generate(impl, model, tokens, max_new_tokens, **strategy):
+    """Read everything again for each new token, as long as it fits the context."""
+    for _ in range(max_new_tokens):
+        choice = impl.sample(model(tokens)[:, -1], **strategy)
+        tokens = torch.cat((tokens, choice[:, None]), dim=1)
+    return tokens
+
+
+@pytest.mark.exercise("generate")
+class TestGenerate:
+    @every_strategy
+    @torch.no_grad()
+    def test_within_the_context_samples_from_all_the_text_so_far(self, impl, strategy):
+        model, prompt = small_model(), torch.randint(11, (3, 2))
+        actual = impl.generate(model, prompt, 6, **strategy, generator=seeded(), use_cache=False)
+        assert actual.equal(slow_generate(impl, model, prompt, 6, **strategy, generator=seeded()))
+
+    @pytest.mark.parametrize("T, new", [(1, 7), (3, 30), (8, 1), (20, 5), (5, 0), (20, 0)])
+    def test_keeps_the_prompt_and_adds_as_many_tokens_as_asked_for(self, impl, T, new):
+        prompt = torch.randint(11, (2, T))
+        tokens = impl.generate(small_model(), prompt, new, use_cache=False)
+        assert tokens.shape == (2, T + new)
+        assert tokens[:, :T].equal(prompt)
+
+    def test_leaves_its_prompt_alone(self, impl):
+        prompt = torch.randint(11, (2, 3))
+        before = prompt.clone()
+        impl.generate(small_model(), prompt, 4, use_cache=False)
+        assert prompt.equal(before)
+
+    @pytest.mark.parametrize("new", [4, 20])
+    def test_a_row_fares_in_a_batch_as_it_does_alone(self, impl, new):
+        model, prompts = small_model(), torch.randint(11, (3, 4))
+        together = impl.generate(model, prompts, new, **GREEDY, use_cache=False)
+        alone = [impl.generate(model, row[None], new, **GREEDY, use_cache=False) for row in prompts]
+        assert together.equal(torch.cat(alone))
+
+    def test_what_lies_before_the_context_has_no_say(self, impl):
+        model, prompt = small_model(), torch.randint(11, (1, 14))
+        other = prompt.clone()
+        other[:, :6] = (prompt[:, :6] + 1) % 11
+        ends = [impl.generate(model, p, 10, **GREEDY, use_cache=False) for p in (prompt, other)]
+        assert ends[0][:, 14:].equal(ends[1][:, 14:])
+
+    def test_a_long_prompt_is_read_to_its_end(self, impl):
+        model, prompt = small_model(), torch.randint(11, (1, 14)).repeat(11, 1)
+        prompt[:, -1] = torch.arange(11)
+        tokens = impl.generate(model, prompt, 1, **GREEDY, use_cache=False)
+        assert len(tokens[:, -1].unique()) > 1
+
+    @every_position
+    @every_strategy
+    def test_the_cache_changes_no_token_well_past_the_context(self, impl, positions, strategy):
+        model, prompt = small_model(positions=positions), torch.randint(11, (3, 5))
+        ends = [
+            impl.generate(model, prompt, 25, **strategy, generator=seeded(), use_cache=use_cache)
+            for use_cache in (True, False)
+        ]
+        assert ends[0].equal(ends[1])
+
+    @pytest.mark.parametrize("T", [1, 8, 9, 30])
+    def test_the_cache_changes_no_token_after_a_prompt_of_any_length(self, impl, T):
+        model, prompt = small_model(), torch.randint(11, (2, T))
+        ends = [
+            impl.generate(model, prompt, 12, **GREEDY, use_cache=use_cache)
+            for use_cache in (True, False)
+        ]
+        assert ends[0].equal(ends[1])
+
+    def test_the_cache_spares_reading_a_token_twice(self, impl):
+        model, widths = small_model(), []
+        model.embedding.token.register_forward_pre_hook(
+            lambda _, args: widths.append(args[0].size(1))
+        )
+        impl.generate(model, torch.randint(11, (2, 3)), 5, use_cache=True)
+        assert widths == [3, 1, 1, 1, 1]
+
+    def test_dropout_rests(self, impl):
+        model, prompt = small_model(dropout=0.5), torch.randint(11, (3, 4))
+        ends = [
+            impl.generate(model.train(mode), prompt, 20, **GREEDY, use_cache=False)
+            for mode in (True, False)
+        ]
+        assert ends[0].equal(ends[1])
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_leaves_the_model_in_the_mode_it_was_in(self, impl, training):
+        model = small_model().train(training)
+        impl.generate(model, torch.zeros(1, 3, dtype=torch.long), 2, use_cache=False)
+        assert all(module.training == training for module in model.modules())
+
+
+@pytest.mark.exercise("KVCache")
+class TestKVCache:
+    def test_gives_back_all_keys_and_values_of_a_layer_so_far(self, impl):
+        cache = impl.KVCache(SMALL, 3)
+        k, v = torch.randn(2, 2, 3, 2, 6, 8)  # (2, n_layers, B, n_heads, T, d_head)
+        for start, end in ((0, 3), (3, 4), (4, 6)):
+            for layer in range(2):
+                keys, values = cache.append(
+                    layer, k[layer, :, :, start:end], v[layer, :, :, start:end]
+                )
+                torch.testing.assert_close(keys, k[layer, :, :, :end], rtol=0, atol=0)
+                torch.testing.assert_close(values, v[layer, :, :, :end], rtol=0, atol=0)
+            cache.length = end  # which the model does once all layers have appended
+
+    def test_starts_out_empty(self, impl):
+        assert impl.KVCache(SMALL, 3).length == 0
+
+    @every_position
+    @pytest.mark.parametrize("widths", [(8,), (3, 1, 1, 1, 1, 1), (2, 3, 3)], ids=str)
+    @torch.no_grad()
+    def test_a_model_that_remembers_gives_the_same_logits(self, impl, positions, widths):
+        model, tokens = small_model(positions=positions), torch.randint(11, (3, 8))
+        cache = impl.KVCache(model.config, 3)
+        logits = torch.cat([model(part, cache) for part in tokens.split(widths, dim=1)], dim=1)
+        torch.testing.assert_close(logits, model(tokens), rtol=1e-4, atol=1e-5)
+
+
+class TestTheReference:
+    @every_strategy
+    def test_two_short_texts_make_the_long_one(self, strategy):
+        # The window goes by the position alone, wherever the prompt ended.
+        model, prompt = small_model(), torch.randint(11, (2, 3))
+        generator = seeded()
+        once = generate(model, prompt, 25, **strategy, generator=seeded())
+        half = generate(model, prompt, 13, **strategy, generator=generator)
+        assert generate(model, half, 12, **strategy, generator=generator).equal(once)
+
+    def test_never_reads_less_than_half_a_context_nor_more_than_one(self):
+        model, widths = small_model(), []
+        model.register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
+        generate(model, torch.randint(11, (1, 6)), 14, use_cache=False)
+        assert widths == [6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7]
+
+    @pytest.mark.parametrize("max_len", [1, 2, 3])
+    def test_the_shortest_contexts_slide_too(self, max_len):
+        model, prompt = small_model(max_len=max_len), torch.randint(11, (2, 5))
+        ends = [generate(model, prompt, 9, **GREEDY, use_cache=cached) for cached in (True, False)]
+        assert ends[0].equal(ends[1])
+
+    @every_position
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_prompts_of_several_lengths_fare_as_each_does_alone(self, positions, use_cache):
+        model, lengths = small_model(positions=positions), torch.tensor([1, 12, 3, 7])
+        padded = torch.randint(11, (4, 12))
+        rows = generate(model, padded, 20, **GREEDY, use_cache=use_cache, lengths=lengths)
+        for row, prompt, length in zip(rows, padded, lengths.tolist(), strict=True):
+            alone = generate(model, prompt[None, :length], 20, **GREEDY, use_cache=use_cache)
+            assert row[: length + 20].equal(alone[0])
+
+    def test_generating_builds_no_graph(self):
+        model, graphs = small_model(), []
+        model.register_forward_hook(lambda _, args, logits: graphs.append(logits.requires_grad))
+        generate(model, torch.randint(11, (1, 3)), 2)
+        assert graphs == [False, False]
+
+    def test_sampling_with_a_generator_leaves_the_global_random_state_alone(self):
+        before = torch.get_rng_state()
+        sample(torch.zeros(2, 11), generator=seeded())
+        assert torch.get_rng_state().equal(before)
+
+    def test_the_cache_has_room_for_the_context(self):
+        assert KVCache(SMALL, 3).keys.shape == (2, 3, 2, 8, 8)
+
+    def test_a_text_that_outgrows_the_cache_is_an_error(self):
+        model, cache = small_model(), KVCache(SMALL, 1)
+        model(torch.zeros(1, 8, dtype=torch.long), cache)
+        with pytest.raises(ValueError, match="position 9; the context, max_len, is 8"):
+            model(torch.zeros(1, 1, dtype=torch.long), cache)
+
+
+class TestErrors:
+    @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
+    def test_a_temperature_not_above_0_is_named(self, temperature):
+        with pytest.raises(ValueError, match=f"^temperature is {temperature};"):
+            apply_temperature(torch.zeros(11), temperature)
+
+    @pytest.mark.parametrize("k", [0, -3])
+    def test_a_k_below_1_is_named(self, k):
+        with pytest.raises(ValueError, match=f"^k is {k};"):
+            top_k_filter(torch.zeros(11), k)
+
+    @pytest.mark.parametrize("p", [0, -0.1, 1.1, math.nan])
+    def test_a_p_outside_0_to_1_is_named(self, p):
+        with pytest.raises(ValueError, match=f"^p is {p};"):
+            top_p_filter(torch.zeros(11), p)
+
+    @pytest.mark.parametrize(
+        "strategy", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0}, {"top_k": 3, "top_p": 2}]
+    )
+    def test_sampling_refuses_what_its_parts_refuse(self, strategy):
+        with pytest.raises(ValueError):
+            sample(torch.zeros(2, 11), **strategy)
+
+    @pytest.mark.parametrize("lengths", [None, [2, 0]])
+    def test_an_empty_prompt_is_an_error(self, lengths):
+        tokens = torch.zeros(2, 0 if lengths is None else 3, dtype=torch.long)
+        with pytest.raises(ValueError, match="a prompt is empty"):
+            generate(small_model(), tokens, 5, lengths=lengths and torch.tensor(lengths))
+
+    def test_a_prompt_longer_than_its_row_is_an_error(self):
+        with pytest.raises(ValueError, match="lengths has 4; tokens has 3"):
+            generate(small_model(), torch.zeros(2, 3).long(), 5, lengths=torch.tensor([2, 4]))
+
+    def test_a_negative_number_of_new_tokens_is_named(self):
+        with pytest.raises(ValueError, match="^max_new_tokens is -1; it must not be negative$"):
+            generate(small_model(), torch.zeros(1, 3, dtype=torch.long), -1)

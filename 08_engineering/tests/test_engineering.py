@@ -1,0 +1,775 @@
+"""Module 08. `impl` is the reference in one run of each test and your exercises in the other.
+
+A kill is played by an audit hook, which Python calls before each change it makes to the disk:
+the hook raises at the first change, in the next run at the second, and so on to the last.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import pickle
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, write_config
+from tiny_transformer.engineering.reference import (
+    MetricsLog,
+    keep_best,
+    load_checkpoint,
+    override,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    seed_everything,
+)
+
+FILES = ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
+
+
+class Killed(BaseException):
+    """Not an Exception: what is killed does not get to handle it."""
+
+
+class Killer:
+    """Stops a function before its nth change to the disk, and any later one."""
+
+    CHANGES = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
+
+    def __init__(self) -> None:
+        self.changes_left = math.inf
+
+    def __call__(self, event: str, args: tuple) -> None:
+        if self.changes_left == math.inf or event not in self.CHANGES:
+            return
+        if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        self.changes_left -= 1
+        if self.changes_left == -1 and event == "open" and args[2] & os.O_TRUNC:
+            self.changes_left = math.inf
+            open(args[0], "wb").close()  # it was opened, and then nothing was written
+            self.changes_left = -1
+        if self.changes_left < 0:
+            raise Killed
+
+    def at_each_change(self, act: Callable[[], Any], folder: Path) -> Iterator[None]:
+        """Runs `act` with ever later kills, each time from the `folder` as it was at first."""
+        before = shutil.copytree(folder, folder.with_name(folder.name + " before"))
+        for changes in itertools.count():
+            self.changes_left = changes
+            try:
+                act()
+            except Killed:
+                self.changes_left = math.inf
+                yield
+            else:
+                assert changes > 0, "no change to the disk was seen"
+                return
+            finally:
+                self.changes_left = math.inf
+            shutil.rmtree(folder)
+            shutil.copytree(before, folder)
+
+
+@pytest.fixture(scope="session")
+def killer() -> Killer:
+    killer = Killer()
+    sys.addaudithook(killer)
+    return killer
+
+
+def state_of(step: int) -> dict[str, Any]:
+    """A state whose every part says which step it is of."""
+    whole = torch.full((3, 4), step)
+    return {"model": {"weight": whole.float()}, "step": step, "moments": {0: [whole]}}
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b
+
+
+@dataclass(frozen=True)
+class Shape:
+    width: int = 8
+    heads: int = 2
+    norm: Literal["layer", "rms"] = "layer"
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"heads is {self.heads}; it must divide width, {self.width}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 1
+    rate: float = 0.1
+    loud: bool = False
+    corpus: str | None = None
+    fast: bool | None = None
+    betas: tuple[float, float] = (0.9, 0.99)
+    shape: Shape = field(default_factory=Shape)
+
+
+@pytest.mark.exercise("override")
+class TestOverride:
+    @pytest.mark.parametrize(
+        "assignments, expected",
+        [
+            ({}, Settings()),
+            ({"seed": 2}, Settings(seed=2)),
+            ({"seed": 2, "loud": True, "corpus": "a.txt"}, Settings(2, 0.1, True, "a.txt")),
+            ({"fast": False}, Settings(fast=False)),
+            ({"shape.width": 4}, Settings(shape=Shape(width=4))),
+            ({"shape": {"width": 4, "norm": "rms"}}, Settings(shape=Shape(4, norm="rms"))),
+            ({"shape.heads": 4, "shape.norm": "rms"}, Settings(shape=Shape(8, 4, "rms"))),
+        ],
+    )
+    def test_changes_what_is_named_and_nothing_else(self, impl, assignments, expected):
+        assert impl.override(Settings(), assignments) == expected
+
+    def test_the_original_stays_as_it_was(self, impl):
+        settings = Settings()
+        impl.override(settings, {"seed": 2, "shape.width": 4})
+        assert settings == Settings()
+
+    def test_what_was_set_before_is_kept(self, impl):
+        settings = Settings(rate=0.5, shape=Shape(norm="rms"))
+        changed = impl.override(settings, {"seed": 2, "shape.width": 4})
+        assert changed == Settings(2, 0.5, shape=Shape(4, norm="rms"))
+
+    @pytest.mark.parametrize(
+        "assignments",
+        [
+            {"shape.width": 9, "shape.heads": 3},
+            {"shape.heads": 3, "shape.width": 9},
+            {"shape.width": 9, "shape": {"heads": 3}},
+        ],
+    )
+    def test_settings_that_only_fit_together_can_change_together(self, impl, assignments):
+        assert impl.override(Settings(), assignments) == Settings(shape=Shape(9, 3))
+
+    def test_a_whole_number_will_do_for_a_float(self, impl):
+        rate = impl.override(Settings(), {"rate": 1}).rate
+        assert (rate, type(rate)) == (1.0, float)
+
+    def test_a_list_will_do_for_a_tuple(self, impl):  # TOML has no tuples
+        assert impl.override(Settings(), {"betas": [0.8, 0.9]}).betas == (0.8, 0.9)
+
+    @pytest.mark.parametrize("key", ["sed", "corpse", "seed.x", "shape.wdth", "shapes.width"])
+    def test_a_setting_that_does_not_exist_is_an_error_that_names_it(self, impl, key):
+        with pytest.raises(ValueError, match=key.removeprefix("shape.")):
+            impl.override(Settings(), {key: 2})
+
+    @pytest.mark.parametrize(
+        "key, value",
+        [
+            ("seed", "2"),
+            ("seed", 2.0),
+            ("seed", True),
+            ("seed", None),
+            ("rate", "0.1"),
+            ("rate", True),
+            ("loud", 1),
+            ("loud", "yes"),
+            ("corpus", 3),
+            ("fast", 1),
+            ("betas", [0.9]),
+            ("betas", "ab"),
+            ("shape", 3),
+            ("shape.width", "4"),
+            ("shape.norm", "batch"),
+        ],
+    )
+    def test_a_value_of_the_wrong_type_is_an_error_that_names_the_setting(self, impl, key, value):
+        with pytest.raises(ValueError, match=key.removeprefix("shape.")):
+            impl.override(Settings(), {key: value})
+
+    def test_a_value_that_the_settings_refuse_stays_refused(self, impl):
+        with pytest.raises(ValueError, match="must divide"):
+            impl.override(Settings(), {"shape.heads": 3})
+
+
+class TestTheWordsOfOverride:
+    @pytest.mark.parametrize(
+        "key, value, sentence",
+        [
+            ("sed", 2, "Settings has no setting 'sed'; did you mean 'seed'?"),
+            ("shape.wdth", 2, "Shape has no setting 'wdth'; did you mean 'width'?"),
+            ("shapes.width", 2, "Settings has no setting 'shapes.width'; did you mean 'shape'?"),
+            ("shape.q", 2, "Shape has no setting 'q'; there are width, heads, norm"),
+            ("seed", "2", "seed is '2'; it must be of type int"),
+            ("fast", 1, "fast is 1; it must be of type bool | None"),
+            ("betas", [1], "betas is (1,); it must be of type tuple[float, float]"),
+            ("shape.norm", "batch", "norm is 'batch'; it must be 'layer' or 'rms'"),
+            ("shape", 3, "shape is 3; it must be a table of settings"),
+        ],
+    )
+    def test_an_error_says_what_would_be_right(self, key, value, sentence):
+        with pytest.raises(ValueError) as error:
+            override(Settings(), {key: value})
+        assert str(error.value) == sentence
+
+
+class TestTheConfigFile:
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_a_preset_comes_back_as_it_was_written(self, name, tmp_path):
+        write_config(tmp_path / "config.toml", PRESETS[name])
+        assert read_config(tmp_path / "config.toml", RunConfig()) == PRESETS[name]
+
+    def test_settings_that_no_preset_has_come_back_too(self, tmp_path):
+        config = replace(PRESETS["cpu"], corpus='a "Ü" \\ b.txt', bf16=False, seed=2**40)
+        write_config(tmp_path / "config.toml", config)
+        assert read_config(tmp_path / "config.toml", RunConfig()) == config
+
+    def test_a_file_changes_only_what_it_names(self, tmp_path):
+        (tmp_path / "mine.toml").write_text("seed = 7\n[train]\nmax_lr = 1\n", encoding="utf-8")
+        read = read_config(tmp_path / "mine.toml", PRESETS["cpu"])
+        train = replace(PRESETS["cpu"].train, max_lr=1.0)
+        assert read == replace(PRESETS["cpu"], seed=7, train=train)
+
+    @pytest.mark.parametrize(
+        "content, what",
+        [
+            (b"seed = \n", "is not TOML"),
+            (b"seed 3\n", "is not TOML"),
+            (b"seed = 1\nseed = 2\n", "is not TOML"),
+            (b"corpus = '\xff'\n", "is not TOML"),
+            (b"[model]\nn_layer = 3\n", "no setting 'n_layer'; did you mean 'n_layers'"),
+            (b"seed = true\n", "seed is True; it must be of type int"),
+            (b"seed = -1\n", "seed is -1; it must be at least 0"),
+            (b"[model]\nnorm = 'batch'\n", "norm is 'batch'; it must be 'layer' or 'rms'"),
+        ],
+    )
+    def test_a_bad_file_is_one_sentence_that_names_it(self, content, what, tmp_path):
+        path = tmp_path / "mine.toml"
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as error:
+            read_config(path, RunConfig())
+        sentence = str(error.value)
+        assert str(path) in sentence and what in sentence and "\n" not in sentence
+
+    @pytest.mark.parametrize(
+        "name, value", [("seed", -1), ("log_every", 0), ("eval_every", 0), ("keep", -1)]
+    )
+    def test_a_number_out_of_range_is_named(self, name, value):
+        with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least {value + 1}"):
+            RunConfig(**{name: value})
+
+    def test_a_kill_leaves_the_old_file_or_the_new_one(self, killer, tmp_path):
+        path = tmp_path / "run" / "config.toml"
+        path.parent.mkdir()
+        old, new = PRESETS["cpu"], PRESETS["smoke"]
+        write_config(path, old)
+        for _ in killer.at_each_change(lambda: write_config(path, new), path.parent):
+            assert read_config(path, RunConfig()) in (old, new)
+
+    def test_nothing_is_left_beside_it(self, tmp_path):
+        write_config(tmp_path / "config.toml", PRESETS["cpu"])
+        assert os.listdir(tmp_path) == ["config.toml"]
+
+
+@pytest.mark.exercise("seed_everything")
+class TestSeedEverything:
+    @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
+    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(self, impl, draw):
+        impl.seed_everything(3)
+        first = draw()
+        impl.seed_everything(4)
+        other = draw()
+        impl.seed_everything(3)
+        assert draw() == first != other
+
+
+def train_a_little(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(8, 3)).square().mean().backward()
+        optimizer.step()
+
+
+def network() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.8, 0.9), fused=True)
+
+
+@pytest.mark.exercise("save_checkpoint")
+class TestSaveCheckpoint:
+    def test_a_state_comes_back_as_it_was_saved(self, impl, tmp_path):
+        state = {
+            "model": {"a.weight": torch.randn(2, 3), "a.bias": torch.zeros(0)},
+            "step": 3,
+            "val_loss": 0.1 + 0.2,
+            "best_loss": None,
+            "done": False,
+            "characters": "\n 'ü\u2028",
+            "deep": {"list": [1, [2.5, "x"], {"inner": torch.tensor(7)}], "empty": {}},
+            "bytes": torch.arange(256).to(torch.uint8),
+            "halves": torch.randn(4).bfloat16(),
+            "mask": torch.tensor([True, False]),
+        }
+        impl.save_checkpoint(tmp_path / "last", state)
+        assert same(impl.load_checkpoint(tmp_path / "last"), state)
+
+    def test_training_goes_on_as_if_it_had_not_stopped(self, impl, tmp_path):
+        model, optimizer = network()
+        train_a_little(model, optimizer)
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": random_states(),
+        }
+        impl.save_checkpoint(tmp_path / "last", state)
+        train_a_little(model, optimizer)
+
+        resumed, resumed_optimizer = network()
+        loaded = impl.load_checkpoint(tmp_path / "last")
+        resumed.load_state_dict(loaded["model"])
+        resumed_optimizer.load_state_dict(loaded["optimizer"])
+        restore_random_states(loaded["random"])
+        train_a_little(resumed, resumed_optimizer)
+        assert same(dict(resumed.state_dict()), dict(model.state_dict()))
+
+    def test_what_is_saved_does_not_change(self, impl, tmp_path):
+        state = state_of(1)
+        impl.save_checkpoint(tmp_path / "last", state)
+        assert same(state, state_of(1))
+
+    def test_tied_and_turned_weights_can_be_saved(self, impl, tmp_path):
+        weight = torch.randn(3, 4)
+        model = {"embedding": weight, "head": weight, "turned": weight.T}
+        impl.save_checkpoint(tmp_path / "last", {"model": model})
+        assert same(impl.load_checkpoint(tmp_path / "last")["model"], model)
+
+    def test_folders_on_the_way_are_made(self, impl, tmp_path):
+        impl.save_checkpoint(tmp_path / "runs" / "a" / "last", state_of(1))
+        assert same(impl.load_checkpoint(tmp_path / "runs" / "a" / "last"), state_of(1))
+
+    def test_a_second_one_takes_the_place_of_the_first(self, impl, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1) | {"only": "in the first"})
+        impl.save_checkpoint(tmp_path / "last", state_of(2))
+        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(2))
+        assert os.listdir(tmp_path) == ["last"]
+
+    def test_a_kill_at_any_moment_leaves_the_old_one_or_the_new_one(self, impl, killer, tmp_path):
+        path = tmp_path / "run" / "last"
+        impl.save_checkpoint(path, state_of(1))
+        for _ in killer.at_each_change(
+            lambda: impl.save_checkpoint(path, state_of(2)), path.parent
+        ):
+            left = impl.load_checkpoint(path)
+            assert same(left, state_of(left["step"])) and left["step"] in (1, 2)
+
+    def test_a_kill_does_not_stand_in_the_way_of_the_next_save(self, impl, killer, tmp_path):
+        path = tmp_path / "run" / "last"
+        impl.save_checkpoint(path, state_of(1))
+        for _ in killer.at_each_change(
+            lambda: impl.save_checkpoint(path, state_of(2)), path.parent
+        ):
+            impl.save_checkpoint(path, state_of(3))
+            assert same(impl.load_checkpoint(path), state_of(3))
+            assert os.listdir(path.parent) == ["last"]
+
+    def test_a_second_kill_is_survived_like_the_first(self, impl, killer, tmp_path):
+        path = tmp_path / "run" / "last"
+        impl.save_checkpoint(path, state_of(1))
+        leftovers = {}
+        for _ in killer.at_each_change(
+            lambda: impl.save_checkpoint(path, state_of(2)), path.parent
+        ):
+            names = tuple(sorted(os.listdir(path.parent)))
+            if names not in leftovers:
+                leftovers[names] = shutil.copytree(path.parent, tmp_path / f"{len(leftovers)}")
+        for folder in leftovers.values():
+            for _ in killer.at_each_change(
+                lambda path=folder / "last": impl.save_checkpoint(path, state_of(3)), folder
+            ):
+                left = impl.load_checkpoint(folder / "last")
+                assert same(left, state_of(left["step"]))
+
+    def test_a_kill_of_the_first_save_leaves_none_or_a_whole_one(self, impl, killer, tmp_path):
+        path = tmp_path / "run" / "last"
+        path.parent.mkdir()
+        for _ in killer.at_each_change(
+            lambda: impl.save_checkpoint(path, state_of(1)), path.parent
+        ):
+            try:
+                assert same(impl.load_checkpoint(path), state_of(1))
+            except FileNotFoundError:
+                assert not path.exists()
+
+
+class TestTheCheckpointFolder:
+    def test_it_holds_the_promised_files(self, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        assert sorted(os.listdir(tmp_path / "last")) == FILES
+
+    def test_its_sums_are_those_that_sha256sum_checks(self, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        lines = (tmp_path / "last" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        for name, line in zip(sorted(FILES[1:]), sorted(lines, key=lambda x: x[66:]), strict=True):
+            data = (tmp_path / "last" / name).read_bytes()
+            assert line == f"{hashlib.sha256(data).hexdigest()}  {name}"
+
+    def test_the_disk_has_every_file_before_the_folder_takes_its_name(self, monkeypatch, tmp_path):
+        synced, renamed, fsync, rename = set(), [], os.fsync, Path.rename
+
+        def noted_fsync(descriptor):
+            fsync(descriptor)
+            synced.add((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+        def noted_rename(path, target):
+            files = {(file.stat().st_ino, file.stat().st_size) for file in path.iterdir()}
+            renamed.append(len(files - synced))
+            return rename(path, target)
+
+        monkeypatch.setattr(os, "fsync", noted_fsync)
+        monkeypatch.setattr(Path, "rename", noted_rename)
+        save_checkpoint(tmp_path / "last", state_of(1))
+        assert renamed == [0]
+
+    def test_a_full_disk_leaves_the_old_one(self, monkeypatch, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda descriptor: os.read(-1, 1))  # an OSError
+            with pytest.raises(OSError):
+                save_checkpoint(tmp_path / "last", state_of(2))
+        assert same(load_checkpoint(tmp_path / "last"), state_of(1))
+
+    def test_what_cannot_be_saved_is_an_error_and_leaves_the_old_one(self, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        with pytest.raises(TypeError, match="Random"):
+            save_checkpoint(tmp_path / "last", state_of(2) | {"chance": random.Random()})
+        assert same(load_checkpoint(tmp_path / "last"), state_of(1))
+
+    def test_numbers_as_keys_stay_numbers(self, tmp_path):
+        deep = {0: {"exp": torch.zeros(2)}, 10: {"²": 2, "x3": 3}}
+        save_checkpoint(tmp_path / "last", {"model": {}, "deep": deep})
+        assert same(load_checkpoint(tmp_path / "last")["deep"], deep)
+
+    @pytest.mark.parametrize("value", [torch.ones(2), "a word", {"tensor": torch.ones(2)}, [1]])
+    def test_a_part_named_tensor_is_not_mistaken_for_one(self, value, tmp_path):
+        state = {"model": {}, "tensor": value}
+        save_checkpoint(tmp_path / "last", state)
+        assert same(load_checkpoint(tmp_path / "last"), state)
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            random.random,
+            lambda: random.gauss(0, 1),
+            np.random.rand,
+            np.random.randn,
+            lambda: torch.rand(1).item(),
+        ],
+    )
+    def test_random_states_come_back(self, draw, tmp_path):
+        seed_everything(1)
+        draw()  # of a normal distribution this draws two, and keeps one for the next time
+        save_checkpoint(tmp_path / "last", {"model": {}, "random": random_states()})
+        expected = draw()
+        seed_everything(2)
+        restore_random_states(load_checkpoint(tmp_path / "last")["random"])
+        assert draw() == expected
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_a_gpu_s_tensors_and_random_state_come_back(self, tmp_path):
+        weight = torch.randn(3, device="cuda")
+        state = {"model": {"weight": weight}, "random": random_states()}
+        save_checkpoint(tmp_path / "last", state)
+        expected = torch.rand(3, device="cuda")
+        loaded = load_checkpoint(tmp_path / "last")
+        restore_random_states(loaded["random"])
+        assert torch.equal(torch.rand(3, device="cuda"), expected)
+        assert torch.equal(loaded["model"]["weight"], weight.cpu())
+
+
+def cut_short(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def cut_by_one(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def flip_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGES = [Path.unlink, cut_short, cut_by_one, flip_a_bit]
+
+
+@pytest.mark.exercise("load_checkpoint")
+class TestLoadCheckpoint:
+    def test_no_checkpoint_is_an_error_that_names_the_place(self, impl, tmp_path):
+        with pytest.raises(FileNotFoundError, match="last"):
+            impl.load_checkpoint(tmp_path / "last")
+
+    @pytest.mark.parametrize("damage", DAMAGES)
+    def test_damage_to_any_file_is_an_error(self, impl, damage, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        for name in sorted(os.listdir(tmp_path / "last")):
+            copy = shutil.copytree(tmp_path / "last", tmp_path / name / "last")
+            damage(copy / name)
+            with pytest.raises(ValueError):
+                impl.load_checkpoint(copy)
+
+    def test_nothing_is_unpickled(self, impl, monkeypatch, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1))
+
+        def unpickle(*args, **kwargs):
+            pytest.fail("a pickle can run any code")
+
+        for name in ("load", "loads", "Unpickler"):
+            monkeypatch.setattr(pickle, name, unpickle)
+        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1))
+
+    def test_tensors_are_those_of_this_checkpoint_alone(self, impl, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        impl.load_checkpoint(tmp_path / "last")["model"]["weight"].zero_()
+        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1))
+
+
+class Planted:
+    """Unpickling one makes a folder: a harmless stand-in for any code at all."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def seal(folder: Path) -> None:
+    """Make the sums fit again, so that only the content can give it away."""
+    sums = [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in FILES[1:]
+    ]
+    (folder / "SHA256SUMS").write_text("".join(sums), encoding="utf-8", newline="\n")
+
+
+class TestWhatLoadingRefuses:
+    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize("damage", DAMAGES)
+    def test_the_damaged_file_is_named(self, name, damage, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        damage(tmp_path / "last" / name)
+        with pytest.raises(ValueError, match=name):
+            load_checkpoint(tmp_path / "last")
+
+    @pytest.mark.parametrize("name", FILES[1:])
+    @pytest.mark.parametrize("sealed", [False, True])
+    def test_a_pickle_is_refused_and_not_run(self, name, sealed, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        torch.save(Planted(tmp_path / "mark"), tmp_path / "last" / name)
+        if sealed:
+            seal(tmp_path / "last")
+        with pytest.raises(ValueError):
+            load_checkpoint(tmp_path / "last")
+        assert not (tmp_path / "mark").exists()
+
+    @pytest.mark.parametrize(
+        "name, content",
+        [
+            ("state.json", b""),
+            ("state.json", b"[1]"),
+            ("state.json", b"3"),
+            ("state.json", b"null"),
+            ("state.json", b"{'step': 3}"),
+            ("state.json", b'{"step": "\xff"}'),
+            ("model.safetensors", b""),
+            ("model.safetensors", b"\xff" * 100),
+            ("state.safetensors", b"{}"),
+        ],
+    )
+    def test_odd_content_is_an_error_though_its_sum_is_right(self, name, content, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        (tmp_path / "last" / name).write_bytes(content)
+        seal(tmp_path / "last")
+        with pytest.raises(ValueError, match="last"):
+            load_checkpoint(tmp_path / "last")
+
+    @pytest.mark.parametrize("sums", [b"", b"\xff\x00", b"[]", b"0" * 64 + b"  ../x\n"])
+    def test_odd_sums_are_an_error(self, sums, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        (tmp_path / "last" / "SHA256SUMS").write_bytes(sums)
+        with pytest.raises(ValueError, match="SHA256SUMS"):
+            load_checkpoint(tmp_path / "last")
+
+    def test_a_file_in_the_place_of_the_folder_is_an_error(self, tmp_path):
+        (tmp_path / "last").write_bytes(b"")
+        with pytest.raises(FileNotFoundError, match="last"):
+            load_checkpoint(tmp_path / "last")
+
+    def test_loading_changes_nothing_even_between_two_renames(self, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        (tmp_path / "last").rename(tmp_path / "last.old")
+        assert same(load_checkpoint(tmp_path / "last"), state_of(1))
+        assert os.listdir(tmp_path) == ["last.old"]
+
+
+@pytest.fixture
+def log(impl, tmp_path) -> Any:
+    """A log of three records."""
+    log = impl.MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (10, 20, 30):
+        log.append({"step": step, "train_loss": 1 / step})
+    return log
+
+
+def steps_of(log: Any) -> list[int]:
+    return [record["step"] for record in log.read()]
+
+
+@pytest.mark.exercise("MetricsLog")
+class TestMetricsLog:
+    def test_records_come_back_in_order_and_exactly(self, log):
+        expected = [{"step": step, "train_loss": 1 / step} for step in (10, 20, 30)]
+        assert log.read() == expected
+
+    def test_a_record_is_one_line_of_json(self, impl, tmp_path):
+        record = {"step": 1, "sample": "two\nlines\u2028or three: ü"}
+        impl.MetricsLog(tmp_path / "metrics.jsonl").append(record)
+        text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+        assert text.count("\n") == 1 and text.endswith("\n")
+        assert json.loads(text) == record
+
+    def test_a_log_not_begun_is_empty(self, impl, tmp_path):
+        assert impl.MetricsLog(tmp_path / "metrics.jsonl").read() == []
+
+    def test_a_record_can_be_read_at_once_from_elsewhere(self, impl, log, tmp_path):
+        assert steps_of(impl.MetricsLog(tmp_path / "metrics.jsonl")) == [10, 20, 30]
+
+    def test_another_process_goes_on_after_the_last_record(self, impl, log, tmp_path):
+        impl.MetricsLog(tmp_path / "metrics.jsonl").append({"step": 40})
+        assert steps_of(log) == [10, 20, 30, 40]
+
+    @pytest.mark.parametrize("cut", [2, 9, 30])
+    def test_a_last_line_that_was_cut_short_is_left_out(self, log, tmp_path, cut):
+        file = tmp_path / "metrics.jsonl"
+        os.truncate(file, file.stat().st_size - cut)
+        assert steps_of(log) == [10, 20]
+
+    @pytest.mark.parametrize("cut", [2, 9, 30])
+    def test_a_record_after_a_cut_line_is_not_lost_in_it(self, log, tmp_path, cut):
+        file = tmp_path / "metrics.jsonl"
+        os.truncate(file, file.stat().st_size - cut)
+        log.append({"step": 31})
+        log.append({"step": 32})
+        assert steps_of(log) == [10, 20, 31, 32]
+
+    @pytest.mark.parametrize("step, left", [(0, []), (20, [10, 20]), (29, [10, 20])])
+    def test_rewind_forgets_what_came_after_the_step(self, log, step, left):
+        log.rewind(step)
+        assert steps_of(log) == left
+
+    def test_rewind_to_the_end_forgets_nothing(self, log):
+        before = log.read()
+        log.rewind(30)
+        assert log.read() == before
+
+    def test_a_rewound_log_goes_on(self, log):
+        log.rewind(10)
+        log.append({"step": 11})
+        assert steps_of(log) == [10, 11]
+
+    def test_a_kill_while_rewinding_loses_no_record_that_stays(self, log, killer, tmp_path):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        log.path = shutil.copy(tmp_path / "metrics.jsonl", folder / "metrics.jsonl")
+        for _ in killer.at_each_change(lambda: log.rewind(20), folder):
+            assert steps_of(log)[:2] == [10, 20]
+
+
+LOSSES = {"step-1": 9.5, "step-2": 2.25, "step-3": 10.0, "step-4": 0.001, "step-5": 1e-5}
+
+
+@pytest.fixture
+def checkpoints(impl, tmp_path) -> Path:
+    """A folder of checkpoints, the newest of which is not the worst, nor text order the order."""
+    for name, loss in LOSSES.items():
+        impl.save_checkpoint(tmp_path / "all" / name, {"model": {}, "val_loss": loss})
+    return tmp_path / "all"
+
+
+@pytest.mark.exercise("keep_best")
+class TestKeepBest:
+    @pytest.mark.parametrize("n", [1, 2, 3, 4])
+    def test_the_n_lowest_losses_stay_and_the_rest_go(self, impl, checkpoints, n):
+        impl.keep_best(checkpoints, n)
+        best = sorted(LOSSES, key=LOSSES.__getitem__)[:n]
+        assert sorted(os.listdir(checkpoints)) == sorted(best)
+
+    @pytest.mark.parametrize("n", [5, 9])
+    def test_all_stay_where_there_are_no_more_than_n(self, impl, checkpoints, n):
+        impl.keep_best(checkpoints, n)
+        assert sorted(os.listdir(checkpoints)) == sorted(LOSSES)
+
+    def test_what_stays_is_whole(self, impl, checkpoints):
+        impl.keep_best(checkpoints, 1)
+        assert impl.load_checkpoint(checkpoints / "step-5") == {"model": {}, "val_loss": 1e-5}
+
+    @pytest.mark.parametrize("n", [0, -1])
+    def test_to_keep_none_is_an_error_that_deletes_nothing(self, impl, checkpoints, n):
+        with pytest.raises(ValueError, match=f"{n}"):
+            impl.keep_best(checkpoints, n)
+        assert sorted(os.listdir(checkpoints)) == sorted(LOSSES)
+
+
+class TestHowKeepBestRanks:
+    @pytest.mark.parametrize(
+        "losses, expected",
+        [
+            ([0.3, 0.1, 0.2], ["1", "2"]),
+            ([0.2, 0.1, 0.2, 0.2], ["1", "0"]),
+            ([math.nan, 0.2, 0.1, math.nan], ["2", "1"]),
+            ([0.2, math.nan, math.inf], ["0", "2"]),
+        ],
+    )
+    def test_the_best_comes_first_ties_by_name_and_nan_last(self, losses, expected, tmp_path):
+        for i, loss in enumerate(losses):
+            save_checkpoint(tmp_path / f"{i}", {"model": {}, "val_loss": loss})
+        assert keep_best(tmp_path, 2) == [tmp_path / name for name in expected]
+
+    @pytest.mark.parametrize("leftover", ["1.new", "1.old"])
+    def test_what_a_kill_left_behind_takes_no_place(self, leftover, tmp_path):
+        for name, loss in (("0", 0.5), (leftover, 0.1)):
+            save_checkpoint(tmp_path / name, {"model": {}, "val_loss": loss})
+        assert keep_best(tmp_path, 1) == [tmp_path / "0"]
+        assert (tmp_path / "0").exists()
+
+    def test_other_things_in_the_folder_stay(self, tmp_path):
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "readme.txt").write_text("mine", encoding="utf-8")
+        for name, loss in (("0", 0.5), ("1", 0.1)):
+            save_checkpoint(tmp_path / name, {"model": {}, "val_loss": loss})
+        keep_best(tmp_path, 1)
+        assert sorted(os.listdir(tmp_path)) == ["1", "notes", "readme.txt"]
+
+    def test_an_empty_folder_has_no_best(self, tmp_path):
+        assert keep_best(tmp_path, 3) == []
+
+
+def test_a_log_reads_a_last_record_only_with_its_end_of_line(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}', encoding="utf-8")  # of {"step": 23}, for example
+    assert MetricsLog(file).read() == [{"step": 1}]
