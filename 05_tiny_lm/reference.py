@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.embeddings.reference import (
+    POSITIONS,
     TransformerEmbedding,
     apply_rotary,
     rotary_table,
@@ -19,6 +20,8 @@ from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, Tra
 
 if TYPE_CHECKING:
     from tiny_transformer.sampling.reference import KVCache
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,7 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        for name, choices in (
-            ("norm", ("layer", "rms")),
-            ("positions", ("learned", "sinusoidal", "rope")),
-        ):
+        for name, choices in (("norm", tuple(NORMS)), ("positions", POSITIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.positions == "rope" and self.d_head % 2:
@@ -77,7 +77,7 @@ class TinyTransformerLM(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        norm = {"layer": LayerNorm, "rms": RMSNorm}[config.norm]
+        norm = NORMS[config.norm]
         self.embedding = TransformerEmbedding(
             config.vocab_size, config.d_model, config.max_len, config.dropout, config.positions
         )

@@ -9,11 +9,6 @@ from torch import nn
 from tiny_transformer.multihead.reference import MultiHeadAttention
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def give_torch_the_weights_of(layer, n_heads):
     """torch's own layer, and ours, with the same random weights and biases."""
     d_model = layer.out_proj.in_features

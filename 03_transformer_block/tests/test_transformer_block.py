@@ -12,11 +12,6 @@ from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, Tra
 tanh_gelu = partial(F.gelu, approximate="tanh")
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def randomize(module):
     """Move every parameter off its start: a scale of 1 or a bias of 0 hides its absence."""
     with torch.no_grad():

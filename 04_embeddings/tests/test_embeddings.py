@@ -14,11 +14,6 @@ from tiny_transformer.embeddings.reference import (
 )
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.mark.exercise("CharTokenizer")
 class TestCharTokenizer:
     def test_ids_count_the_distinct_characters_in_sorted_order(self, impl):
@@ -135,6 +130,13 @@ class TestTransformerEmbedding:
     def test_works_on_the_device_of_its_tokens(self, impl, positions):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions).to("meta")
         assert embedding(torch.zeros(2, 5, dtype=torch.long, device="meta")).is_meta
+
+    def test_looks_positions_up_on_the_device_of_its_tokens(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8).to("meta")
+        devices = []  # the meta device lets a CPU index pass, which a GPU would not
+        embedding.position.register_forward_pre_hook(lambda _, args: devices.append(args[0].device))
+        embedding(torch.zeros(2, 5, dtype=torch.long, device="meta"))
+        assert all(device.type == "meta" for device in devices)
 
     def test_dropout_acts_in_training(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5)

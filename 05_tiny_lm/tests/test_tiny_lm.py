@@ -40,11 +40,6 @@ def name_of(changes):
 variants = pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def randomize(model):
     """Move every parameter off its start: a scale of 1 or a bias of 0 hides its absence."""
     with torch.no_grad():

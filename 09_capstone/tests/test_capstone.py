@@ -202,7 +202,8 @@ class TestDeterminism:
         train(config, run, resume=True)
         assert weights(run) == before
 
-    def test_a_killed_process_resumes_to_the_same_bytes(self, corpus, tmp_path):
+    def test_a_killed_process_resumes_to_the_same_bytes(self, corpus, tmp_path, monkeypatch):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in conftest.py
         train_command = [sys.executable, "-m", "tiny_transformer.capstone", "train"]
         train_command += ["--preset", "smoke", "--corpus", str(corpus), "--log-every", "1"]
         killed, whole = tmp_path / "killed", tmp_path / "whole"
