@@ -55,8 +55,8 @@ class Reporter(ExitStack):
 
     def record(self, loss: Tensor, **evaluation: float | str) -> None:
         step, train_loss = self.session.step, loss.item()
-        if not math.isfinite(train_loss):
-            raise ValueError(f"the loss is {train_loss} at step {step}: lower train.max_lr")
+        if not math.isfinite(train_loss + evaluation.get("val_loss", 0.0)):
+            raise ValueError(f"the loss is not finite at step {step}: lower train.max_lr")
         record = {
             "step": step,
             "tokens": step * self.tokens_per_step,

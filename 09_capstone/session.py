@@ -97,7 +97,8 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> None:
     """
     file = out / "config.toml"
     if not file.exists():
-        if out.exists() and any(out.iterdir()):
+        # A kill while the settings were written leaves nothing but config.toml.new.
+        if out.exists() and any(path.name != "config.toml.new" for path in out.iterdir()):
             raise ValueError(f"out is {out}, which holds other things; choose a new folder")
         if resume:
             print(f"nothing to resume in {out}: starting from the beginning")

@@ -13,7 +13,6 @@ from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     AdamW,
     TrainConfig,
-    clip_gradients,
     cross_entropy,
     evaluate,
     get_batch,

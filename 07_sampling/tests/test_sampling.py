@@ -19,7 +19,7 @@ from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
 CHANCES = torch.tensor([0.15, 0.5, 0.1, 0.25])  # not in order, so that the filters must look
 GREEDY = {"temperature": 0}
-STRATEGIES = [GREEDY, {}, {"temperature": 0.5, "top_k": 4}, {"top_p": 0.6}]
+STRATEGIES = [GREEDY, {}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.6}]
 
 every_position = pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=str)

@@ -1,5 +1,6 @@
 """Module 09: the three sessions, the run folder, and the command line as a learner meets it."""
 
+import math
 import os
 import random
 import re
@@ -251,10 +252,23 @@ class TestResume:
             train(config, tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
+    def test_a_kill_before_the_settings_were_written_leaves_a_free_folder(self, config, tmp_path):
+        (tmp_path / "config.toml.new").write_text("seed = ", encoding="utf-8")
+        train(replace(config, train=TrainConfig(max_steps=1)), tmp_path)
+        assert load_checkpoint(tmp_path / "last")["step"] == 1
+
     def test_resuming_nothing_starts_from_the_beginning(self, config, run, tmp_path, capsys):
         train(config, tmp_path / "new", resume=True)
         assert "nothing to resume" in capsys.readouterr().out
         assert weights(tmp_path / "new") == weights(run)
+
+
+class TestDivergence:
+    def test_a_loss_that_is_not_a_number_stops_the_run(self, config, tmp_path, monkeypatch):
+        monkeypatch.setattr(training, "cross_entropy", lambda logits, _: logits.sum() * math.nan)
+        with pytest.raises(ValueError, match="not finite at step 1: lower train.max_lr"):
+            train(config, tmp_path / "run")
+        assert not (tmp_path / "run" / "last").exists()
 
 
 class TestVerify:
