@@ -165,6 +165,8 @@ def write_through(path: Path, data: bytes) -> None:
 def take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """`value` as JSON can hold it: each tensor moves to `tensors` and leaves its name behind."""
     if isinstance(value, Tensor):
+        if name in tensors:
+            raise ValueError(f"state has two tensors called {name}; no key may hold a slash")
         tensors[name] = value
         return {"tensor": name}
     if isinstance(value, Mapping):

@@ -122,10 +122,6 @@ class TestTopPFilter:
         logits = torch.tensor([[20.0, 0.0, -20.0, -60.0]])
         assert impl.top_p_filter(logits, 1.0).equal(logits)
 
-    def test_of_equal_tokens_keeps_no_more_than_it_needs(self, impl):
-        kept = impl.top_p_filter(torch.zeros(1, 4), 0.5).isfinite()
-        assert kept.sum() == 2
-
     def test_leaves_its_input_alone(self, impl):
         logits = torch.randn(2, 11)
         before = logits.clone()
@@ -162,6 +158,10 @@ class TestSample:
     def test_a_temperature_of_0_is_greedy(self, impl):
         logits = torch.randn(20, 11)
         assert impl.sample(logits, temperature=0).equal(logits.argmax(-1))
+
+    def test_a_temperature_of_0_decides_even_where_the_scores_nearly_tie(self, impl):
+        logits = torch.tensor([0.0, 1e-7]).repeat(50, 1)
+        assert impl.sample(logits, temperature=0).all()
 
     def test_each_row_draws_from_its_own_scores(self, impl):
         logits = torch.eye(11) * 1000
@@ -294,6 +294,10 @@ class TestKVCache:
 
 
 class TestTheReference:
+    def test_of_equal_tokens_top_p_keeps_no_more_than_it_needs(self):
+        # Not asked of exercises: one more token is a common and harmless reading of "reach p".
+        assert top_p_filter(torch.zeros(1, 4), 0.5).isfinite().sum() == 2
+
     @every_strategy
     def test_two_short_texts_make_the_long_one(self, strategy):
         # The window goes by the position alone, wherever the prompt ended.

@@ -469,6 +469,11 @@ class TestTheCheckpointFolder:
         save_checkpoint(tmp_path / "last", {"model": {}, "deep": deep})
         assert same(load_checkpoint(tmp_path / "last")["deep"], deep)
 
+    def test_two_tensors_of_one_name_are_an_error_rather_than_one_tensor(self, tmp_path):
+        state = {"model": {}, "a/b": torch.zeros(1), "a": {"b": torch.ones(1)}}
+        with pytest.raises(ValueError, match="two tensors called /a/b"):
+            save_checkpoint(tmp_path / "last", state)
+
     @pytest.mark.parametrize("value", [torch.ones(2), "a word", {"tensor": torch.ones(2)}, [1]])
     def test_a_part_named_tensor_is_not_mistaken_for_one(self, value, tmp_path):
         state = {"model": {}, "tensor": value}
@@ -492,6 +497,14 @@ class TestTheCheckpointFolder:
         expected = draw()
         seed_everything(2)
         restore_random_states(load_checkpoint(tmp_path / "last")["random"])
+        assert draw() == expected
+
+    @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
+    def test_looking_at_the_random_states_does_not_change_them(self, draw):
+        seed_everything(1)
+        expected = draw()
+        seed_everything(1)
+        random_states()
         assert draw() == expected
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
