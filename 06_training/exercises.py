@@ -45,7 +45,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     logits (..., vocab_size), targets (...) of token ids -> (), without `F.cross_entropy`. Targets
     of any other shape are a ValueError.
 
-    >>> cross_entropy(torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]).log(), torch.tensor([1, 2]))
+    >>> chances = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
+    >>> cross_entropy(chances.log(), torch.tensor([1, 2]))
     tensor(1.3863)
     """
     raise NotImplementedError
@@ -75,10 +76,10 @@ def warmup_cosine(
 
 
 def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """★★ Shorten the gradients in place: laid end to end they make a vector, at most `max_norm` long.
+    """★★ Shorten the gradients so that together they are at most `max_norm` long.
 
-    Its direction stays, and one that is short enough stays as it is. Returns its length before,
-    (). Parameters whose gradient is None are passed over.
+    Laid end to end they make one vector: its direction stays, and where it is short enough it
+    stays as it is. Returns its length before, (). A gradient that is None is passed over.
 
     >>> weight = nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])

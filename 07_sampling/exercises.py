@@ -32,13 +32,13 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
 
 
 def top_k_filter(logits: Tensor, k: int) -> Tensor:
-    """★★ Keep the k highest scores of each row: every other token is left no chance at all.
+    """★★ Keep the k highest scores of each row and set the others to -inf, in a new tensor.
 
-    (..., vocab_size) -> (..., vocab_size) of logits; the input stays as it was. Scores that tie
-    with the k-th stay too, and a k above vocab_size keeps everything. A k below 1 is a ValueError.
+    (..., vocab_size) -> (..., vocab_size). Scores that tie with the k-th stay too, and a k above
+    vocab_size keeps everything. A k below 1 is a ValueError.
 
-    >>> top_k_filter(torch.tensor([1.0, 3.0, 2.0, 0.0]), 2).softmax(dim=-1)
-    tensor([0.0000, 0.7311, 0.2689, 0.0000])
+    >>> top_k_filter(torch.tensor([1.0, 3.0, 2.0, 0.0]), 2)
+    tensor([-inf, 3., 2., -inf])
     """
     raise NotImplementedError
 
@@ -46,9 +46,8 @@ def top_k_filter(logits: Tensor, k: int) -> Tensor:
 def top_p_filter(logits: Tensor, p: float) -> Tensor:
     """★★★ Keep the fewest likeliest tokens of each row that together have probability p or more.
 
-    (..., vocab_size) -> (..., vocab_size) of logits; the input stays as it was. Tokens that are
-    not kept have no chance at all, the likeliest is always kept, and a p of 1 keeps everything.
-    A p that is not above 0, or is above 1, is a ValueError.
+    logits (..., vocab_size) -> (..., vocab_size), a new tensor: kept scores as they are, the
+    others -inf. A p of 1 keeps everything. A p that is not in (0, 1] is a ValueError.
 
     >>> top_p_filter(torch.tensor([0.15, 0.5, 0.1, 0.25]).log(), 0.7).softmax(dim=-1)
     tensor([0.0000, 0.6667, 0.0000, 0.3333])
@@ -124,7 +123,6 @@ class KVCache:
         batch_size: int,
         device: torch.device | str | None = None,
     ):
-        super().__init__()
         raise NotImplementedError
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,13 +41,13 @@ PRESETS = {
         device="cpu",
         eval_every=20,
         model=ModelConfig(max_len=32, d_model=32, n_layers=2, n_heads=2, d_ff=128),
-        train=TrainConfig(max_steps=40, warmup_steps=5),
+        train=TrainConfig(max_steps=40, warmup_steps=5, max_lr=1e-2, min_lr=1e-3),
     ),
     # Two laptop cores, minutes.
     "cpu": RunConfig(
         device="cpu",
-        model=ModelConfig(norm="rms", positions="rope", bias=False),
-        train=TrainConfig(max_steps=4000, warmup_steps=50, max_lr=3e-3, min_lr=1e-4),
+        model=ModelConfig(positions="rope", bias=False),
+        train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3),
     ),
     # The published baby GPT: 10.6 million parameters, for a graphics card.
     "gpu": RunConfig(
