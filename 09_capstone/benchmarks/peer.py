@@ -1,6 +1,7 @@
 """The peer of every benchmark here: Hugging Face's GPT-2 in the shape of nanoGPT's CPU recipe.
 
-`python 09_capstone/benchmarks/peer.py OUT` trains it by that recipe and writes metrics like ours.
+`python 09_capstone/benchmarks/peer.py OUT` trains it by that recipe, in our loop and with our fused
+optimizer, so that only the models differ, and writes metrics like ours.
 """
 
 import sys
@@ -15,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
+from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import MetricsLog, seed_everything
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import (
@@ -67,7 +69,7 @@ def main(out: Path, seed: int = 1) -> None:
     out.mkdir(parents=True)
     log = MetricsLog(out / "metrics.jsonl")
     for step, loss in training_steps(model, optimizer, train_tokens, recipe, generator):
-        if step % 100 == 0:
+        if step % RunConfig().eval_every == 0:
             record = {
                 "step": step,
                 "tokens": step * recipe.batch_size * model.config.max_len,

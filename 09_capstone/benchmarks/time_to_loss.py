@@ -43,7 +43,9 @@ def main(loss: float = 1.8857, preset: str = "cpu", seeds: tuple[int, ...] = (1,
         [
             [
                 name,
-                f"{median(reached(records, loss) for records in all_records):.1f}",
+                f"{median(reached(records, loss) for records in all_records):.1f}".replace(
+                    "inf", "not reached"
+                ),
                 f"{median(records[-1]['val_loss'] for records in all_records):.4f}",
                 f"{median(min(r['val_loss'] for r in records) for records in all_records):.4f}",
                 f"{median(records[-1]['seconds'] for records in all_records):.1f}",
