@@ -46,7 +46,6 @@ PRESETS = {
     # Two laptop cores, minutes.
     "cpu": RunConfig(
         device="cpu",
-        eval_every=300,
         model=ModelConfig(positions="rope", bias=False),
         train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3),
     ),

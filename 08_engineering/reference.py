@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import safetensors.torch
@@ -37,11 +37,10 @@ __all__ = [
     "seed_everything",
 ]
 
-Config = TypeVar("Config")
 FILES = ("SHA256SUMS", "model.safetensors", "state.safetensors", "state.json")
 
 
-def override(config: Config, assignments: Mapping[str, Any]) -> Config:
+def override(config: Any, assignments: Mapping[str, Any]) -> Any:
     """A copy of a dataclass with some fields changed: {"seed": 2, "model.n_layers": 6}.
 
     A nested dataclass is reached by a dotted name or by a table: {"model": {"n_layers": 6}}.

@@ -4,18 +4,14 @@ A run is a folder: `config.toml`, `metrics.jsonl`, the checkpoints `last/` and `
 TensorBoard log, and at the end `loss.png` and `samples.md`.
 """
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 
-from tiny_transformer.capstone.report import Reporter, write_report
-from tiny_transformer.capstone.session import Session, claim_folder
+from tiny_transformer.capstone.report import STRATEGIES, Reporter, speak, write_report
+from tiny_transformer.capstone.session import Session, claim_folder, interruptions
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_config
@@ -29,16 +25,6 @@ from tiny_transformer.training.reference import (
     split_corpus,
     training_steps,
 )
-
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "greedy": {"temperature": 0},
-    "temperature 0.5": {"temperature": 0.5},
-    "temperature 0.8": {"temperature": 0.8},
-    "temperature 1.0": {"temperature": 1.0},
-    "temperature 1.2": {"temperature": 1.2},
-    "top-k 10": {"top_k": 10},
-    "top-p 0.9": {"top_p": 0.9},
-}
 
 
 def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, CharTokenizer]:
@@ -151,33 +137,3 @@ def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
     model, tokenizer = build_model(config.model, state["characters"])
     model.load_state_dict(state["model"])
     return model.eval(), tokenizer
-
-
-def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
-    """A few lines from the model as it is, without touching the random state of the run."""
-    device = next(model.parameters()).device
-    start = "\n" if "\n" in tokenizer.ids else tokenizer.characters[0]
-    prompt = torch.tensor([tokenizer.encode(start)], device=device)
-    generator = torch.Generator(device).manual_seed(seed)
-    tokens = generate(model, prompt, 150, temperature=0.8, generator=generator)
-    return tokenizer.decode(tokens[0]).strip()
-
-
-@contextmanager
-def interruptions() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C and SIGTERM, and yield a function that says whether one came.
-
-    A second Ctrl-C is not held.
-    """
-    seen = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,14 +3,29 @@
 import math
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from tiny_transformer.capstone.session import Session
+from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import MetricsLog
+from tiny_transformer.sampling.reference import generate
+from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 0.8": {"temperature": 0.8},
+    "temperature 1.0": {"temperature": 1.0},
+    "temperature 1.2": {"temperature": 1.2},
+    "top-k 10": {"top_k": 10},
+    "top-p 0.9": {"top_p": 0.9},
+}
 
 
 class Reporter(ExitStack):
@@ -68,6 +83,16 @@ class Reporter(ExitStack):
         for name in record.keys() & {"train_loss", "val_loss"}:
             self.board.add_scalar(name, record[name], step)
         self.bar.set_postfix(loss=train_loss, val=self.session.val_loss)
+
+
+def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
+    """A few lines from the model as it is, without touching the random state of the run."""
+    device = next(model.parameters()).device
+    start = "\n" if "\n" in tokenizer.ids else tokenizer.characters[0]
+    prompt = torch.tensor([tokenizer.encode(start)], device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens = generate(model, prompt, 150, temperature=0.8, generator=generator)
+    return tokenizer.decode(tokens[0]).strip()
 
 
 def write_report(out: Path) -> None:

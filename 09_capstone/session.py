@@ -1,10 +1,13 @@
-"""What a run is while it trains: its state, which its checkpoints hold, and its folder."""
+"""What a run is while it trains: its state, which its checkpoints hold, its folder, and Ctrl-C."""
 
 import hashlib
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -125,3 +128,23 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+@contextmanager
+def interruptions() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C and SIGTERM, and yield a function that says whether one came.
+
+    A second Ctrl-C is not held.
+    """
+    seen = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -58,6 +58,12 @@ def run(config, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def brief(config):
+    """A run of few steps, for the tests that need several."""
+    return replace(config, eval_every=3, train=replace(config.train, max_steps=6))
+
+
 def weights(out: Path, which: str = "last") -> bytes:
     return (out / which / "model.safetensors").read_bytes()
 
@@ -77,8 +83,9 @@ def interrupt_at(monkeypatch, step: int, number: int) -> None:
 
 @pytest.mark.exercise("build_model")
 class TestBuildModel:
-    def test_the_vocabulary_is_that_of_the_text(self, impl):
-        model, tokenizer = impl.build_model(ModelConfig(vocab_size=7), "to be or not")
+    @pytest.mark.parametrize("vocab_size", [3, 65])
+    def test_the_vocabulary_is_that_of_the_text(self, impl, vocab_size):
+        model, tokenizer = impl.build_model(ModelConfig(vocab_size=vocab_size), "to be or not")
         assert tokenizer.characters == sorted(set("to be or not"))
         assert model(torch.tensor([tokenizer.encode("to")])).shape == (1, 2, tokenizer.vocab_size)
 
@@ -97,6 +104,39 @@ class TestTrain:
         losses = [record["val_loss"] for record in records if "val_loss" in record]
         assert losses[-1] < records[0]["train_loss"] - 0.3
 
+    def test_the_loss_it_returns_is_that_of_the_last_tenth_of_the_text(self, impl, brief, tmp_path):
+        best = impl.train(brief, tmp_path / "run")
+        model, tokenizer = load_run(tmp_path / "run")
+        tokens = torch.tensor(tokenizer.encode(Path(brief.corpus).read_text(encoding="utf-8")))
+        assert evaluate(model, split_corpus(tokens)[1]) == pytest.approx(best, abs=1e-6)
+
+    def test_the_same_seed_gives_the_same_bytes(self, impl, brief, tmp_path):
+        for name in ("one", "two"):
+            impl.train(brief, tmp_path / name)
+        assert weights(tmp_path / "one") == weights(tmp_path / "two")
+
+    def test_a_finished_run_resumes_to_itself(self, impl, brief, tmp_path):
+        impl.train(brief, tmp_path / "run")
+        before = weights(tmp_path / "run")
+        impl.train(brief, tmp_path / "run", resume=True)
+        assert weights(tmp_path / "run") == before
+
+    def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+        self, impl, brief, tmp_path, monkeypatch
+    ):
+        impl.train(brief, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 4, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                impl.train(brief, tmp_path / "cut")
+        assert load_checkpoint(tmp_path / "cut" / "last")["step"] == 4
+        impl.train(brief, tmp_path / "cut", resume=True)
+        assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def texts(page: str) -> list[str]:
+    return re.findall(r"```text\n(.*?)\n```", page, re.DOTALL)
+
 
 @pytest.mark.exercise("gallery")
 class TestGallery:
@@ -105,6 +145,22 @@ class TestGallery:
         for strategy in STRATEGIES:
             assert f"## {strategy}\n" in page
         assert page.count("```text\nthe cat") == page.count("```text\na") == len(STRATEGIES)
+
+    def test_every_text_is_its_prompt_and_the_tokens_added(self, impl, run):
+        page = impl.gallery(*load_run(run), ["the cat", "a"], max_new_tokens=5)
+        assert [len(text) for text in texts(page)] == [7 + 5, 1 + 5] * len(STRATEGIES)
+
+    def test_a_short_prompt_fares_alike_alone_and_beside_a_longer_one(self, impl, run):
+        alone = impl.gallery(*load_run(run), ["a"], max_new_tokens=20)
+        both = impl.gallery(*load_run(run), ["the cat", "a"], max_new_tokens=20)
+        assert texts(alone)[0] == texts(both)[1]  # greedy, which draws nothing
+
+    def test_no_strategy_depends_on_the_ones_before_it(self, impl, run, monkeypatch):
+        before = impl.gallery(*load_run(run), ["a"], max_new_tokens=20)
+        monkeypatch.delitem(STRATEGIES, "temperature 0.5")
+        assert texts(impl.gallery(*load_run(run), ["a"], max_new_tokens=20)) == [
+            text for i, text in enumerate(texts(before)) if i != 1
+        ]
 
 
 class TestTheRunFolder:
@@ -197,11 +253,6 @@ class TestDeterminism:
         assert weights(out) == weights(run)
         steps = [record["step"] for record in MetricsLog(out / "metrics.jsonl").read()]
         assert steps == sorted(set(steps))
-
-    def test_a_finished_run_resumes_to_itself(self, config, run):
-        before = weights(run)
-        train(config, run, resume=True)
-        assert weights(run) == before
 
     def test_a_killed_process_resumes_to_the_same_bytes(self, corpus, tmp_path, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in conftest.py

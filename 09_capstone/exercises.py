@@ -1,0 +1,115 @@
+"""Your turn: the capstone. Replace each `raise NotImplementedError`, then run `pytest 09_capstone`.
+
+Three sessions, each assembled from the parts of earlier modules; read `session.py` and
+`report.py` beside this file first. A run is a folder: `config.toml`, `metrics.jsonl`, the
+checkpoints `last/` and `best/`, a TensorBoard log, and at the end `loss.png` and `samples.md`.
+"""
+# ruff: noqa: F401  (the parts lie ready before they are used)
+
+import io
+import math
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from tiny_transformer.capstone.report import (
+    STRATEGIES,
+    Reporter,
+    speak,
+    write_report,
+)
+from tiny_transformer.capstone.session import (
+    Session,
+    claim_folder,
+    interruptions,
+)
+from tiny_transformer.data.corpus import load_text
+from tiny_transformer.embeddings.reference import CharTokenizer
+from tiny_transformer.engineering.config import PRESETS, RunConfig
+from tiny_transformer.engineering.reference import seed_everything
+from tiny_transformer.sampling.reference import generate
+from tiny_transformer.setup.device import choose_device
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.training.reference import (
+    evaluate,
+    make_optimizer,
+    split_corpus,
+    training_steps,
+)
+
+
+def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, CharTokenizer]:
+    """A fresh model of this shape, and the tokenizer that joins it to `text`.
+
+    1. Make the tokenizer of the text.
+    2. Make the model, with as many tokens as the tokenizer has, whatever `config` says.
+
+    >>> text = "to be or not to be"
+    >>> model, tokenizer = build_model(ModelConfig(d_model=8, n_heads=2), text)
+    >>> model.config.vocab_size, tokenizer.vocab_size
+    (7, 7)
+    """
+    raise NotImplementedError
+
+
+def train(config: RunConfig, out: Path, resume: bool = False) -> float:
+    """Train into the run folder `out` and return the best validation loss, in nats a token.
+
+    The order matters, since each step changes what the next one draws or finds.
+
+    1. Read the corpus and choose the device. `config.bf16` and `config.compile`, where they are
+       None, mean: on a GPU.
+    2. Set every random state by `config.seed`, then build model and tokenizer. From now on the
+       run's config has the model's own, with the vocabulary of the text.
+    3. Encode the text, as a tensor on the device, and split it. A validation split that is not
+       longer than the context is a ValueError that says so.
+    4. Move the model to the device and make its optimizer. The batches get a generator of
+       their own, seeded by `config.seed`. All of them and the text make the session.
+    5. Claim the folder, then restore the session from `last/`. There may be none: the run is new,
+       or was cut before its first checkpoint.
+    6. Take the training steps, compiled or not, from the one where the session stands, with a
+       Reporter open. After each, the session learns the number of steps done. At every
+       `config.eval_every` steps and at the last one, measure the loss on the validation split
+       for the session, report it with a few lines that the model speaks (seeded by `config.seed`),
+       and save. At all the others report the training loss alone.
+    7. Hold `interruptions` meanwhile. When one came and the run is not finished, save `last/` after
+       the step and raise KeyboardInterrupt. A run that is resumed then ends, on the CPU, with
+       the same bytes as if nothing had happened.
+    8. Write the report.
+
+    >>> text = "to be or not to be, " * 60
+    >>> with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+    ...     corpus = Path(folder, "words.txt")
+    ...     _ = corpus.write_text(text, encoding="utf-8")
+    ...     best = train(replace(PRESETS["smoke"], corpus=str(corpus)), Path(folder, "run"))
+    >>> best < math.log(len(set(text)))  # better than guessing
+    True
+    """
+    raise NotImplementedError
+
+
+def gallery(
+    model: TinyTransformerLM,
+    tokenizer: CharTokenizer,
+    prompts: list[str],
+    max_new_tokens: int = 200,
+    seed: int = 1,
+) -> str:
+    """One Markdown page: how the model continues each prompt, by each of the STRATEGIES.
+
+    1. Encode the prompts and pad them on the right to one batch; remember how long each is.
+    2. For each strategy, continue the whole batch, with a generator that is new and seeded by
+       `seed`, so that no strategy depends on the ones before it.
+    3. Decode each row: the prompt and what was added to it, without the padding.
+    4. Write the page as below, one heading for each strategy, one block for each prompt, an empty
+       line between any two parts, and an end of line at the end.
+
+    >>> model, tokenizer = build_model(ModelConfig(d_model=8, n_heads=2), "to be or not to be")
+    >>> page = gallery(model, tokenizer, ["to be"], max_new_tokens=0)
+    >>> [line for line in page.splitlines() if line][:6]
+    ['# Gallery', '0 tokens each, seed 1, unedited.', '## greedy', '```text', 'to be', '```']
+    """
+    raise NotImplementedError
