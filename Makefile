@@ -1,6 +1,7 @@
-PYTHON ?= python3
 NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
 	"Python is %d.%d; the course needs 3.10 to 3.13: make PYTHON=python3.12" % sys.version_info[:2])
+FITS = $(shell $(1) -c '$(NEEDED)' 2>/dev/null && echo $(1))
+PYTHON ?= $(firstword $(foreach minor,3 3.13 3.12 3.11 3.10,$(call FITS,python$(minor))) python3)
 
 .PHONY: train test
 
