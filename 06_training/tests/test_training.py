@@ -64,6 +64,11 @@ class TestSplitCorpus:
     def test_the_fraction_is_yours_to_choose(self, impl):
         assert len(impl.split_corpus(torch.arange(100), val_fraction=0.25)[1]) == 25
 
+    @pytest.mark.parametrize("fraction", [0, 1, -0.1, 10])
+    def test_a_fraction_that_leaves_nothing_on_one_side_is_an_error(self, impl, fraction):
+        with pytest.raises(ValueError):
+            impl.split_corpus(TOKENS, fraction)
+
 
 @pytest.mark.exercise("get_batch")
 class TestGetBatch:
@@ -100,6 +105,11 @@ class TestGetBatch:
         first, second = (impl.get_batch(TOKENS, 4, 8, generator)[0] for _ in range(2))
         assert not first.equal(second)
 
+    @pytest.mark.parametrize("N", [0, 3, 8])
+    def test_a_text_too_short_for_a_window_and_its_last_target_is_an_error(self, impl, N):
+        with pytest.raises(ValueError):
+            impl.get_batch(torch.arange(N), 2, 8, torch.Generator())
+
 
 @pytest.mark.exercise("cross_entropy")
 class TestCrossEntropy:
@@ -124,6 +134,11 @@ class TestCrossEntropy:
     def test_to_know_nothing_costs_the_log_of_the_vocabulary(self, impl):
         loss = impl.cross_entropy(torch.zeros(2, 4, 65), torch.randint(65, (2, 4)))
         assert loss.item() == pytest.approx(math.log(65))
+
+    @pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 3, 1), (6,)])
+    def test_targets_that_do_not_fit_the_logits_are_an_error(self, impl, shape):
+        with pytest.raises(ValueError):
+            impl.cross_entropy(torch.zeros(2, 3, 11), torch.zeros(shape, dtype=torch.long))
 
 
 @pytest.mark.exercise("perplexity")
@@ -260,6 +275,18 @@ class TestTrainStep:
         loss = impl.train_step(model, optimizer, inputs, targets, 1.0)
         assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
 
+    def test_the_loss_it_returns_does_not_keep_the_graph(self, impl):
+        model = small_model()
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        loss = impl.train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
+        assert not torch.as_tensor(loss).requires_grad
+
+    def test_dropout_acts_even_after_an_evaluation(self, impl):
+        model = small_model().eval()
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        impl.train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
+        assert all(module.training for module in model.modules())
+
 
 class TestTheReferenceStep:
     @pytest.mark.parametrize("accumulate", [2, 4, 3])  # 3 passes over 4 rows are not of one size
@@ -279,12 +306,6 @@ class TestTheReferenceStep:
         optimizer = torch.optim.SGD(model.parameters(), 0.5)
         train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0, accumulate=4)
         assert rows == [1, 1, 1, 1]
-
-    def test_dropout_acts_even_after_an_evaluation(self):
-        model = small_model().eval()
-        optimizer = torch.optim.SGD(model.parameters(), 0.5)
-        train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
-        assert all(module.training for module in model.modules())
 
     def test_bfloat16_gives_nearly_the_same_loss_and_gradients(self):
         batch = torch.randint(11, (2, 4, 8))

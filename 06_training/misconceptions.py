@@ -1,0 +1,263 @@
+"""Wrong turns that learners take in module 06, and what to say to each."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.training import reference
+
+
+def some(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@probe("split_corpus")
+def sizes_order_and_completeness(split_corpus: Callable) -> list[Tensor]:
+    train_tokens, val_tokens = split_corpus(torch.arange(50))
+    complete = torch.cat((train_tokens, val_tokens)).sort().values
+    in_order = [tokens.diff().eq(1).all() for tokens in (train_tokens, val_tokens)]
+    return [torch.tensor(len(val_tokens)), complete, *in_order]
+
+
+@probe("get_batch")
+def windows_of_counted_tokens(get_batch: Callable) -> list[Tensor]:
+    inputs, targets = get_batch(torch.arange(12), 200, 4, torch.Generator().manual_seed(0))
+    again, _ = get_batch(torch.arange(12), 200, 4, torch.Generator().manual_seed(0))
+    repeats = torch.tensor(again.equal(inputs))
+    return [targets - inputs, inputs - inputs[:, :1], inputs[:, 0].unique(), repeats]
+
+
+@probe("cross_entropy")
+def plain_and_huge_scores(cross_entropy: Callable) -> list[Tensor]:
+    plain = cross_entropy(some(2, 3, 5), torch.tensor([[0, 1, 2], [4, 3, 0]]))
+    huge = torch.tensor([[1e4, 1e4, -1e4]])
+    losses = [cross_entropy(huge, torch.tensor([target])) for target in (0, 2)]
+    return [plain, torch.stack(losses).isfinite().all()]
+
+
+@probe("perplexity")
+def of_a_loss_and_a_half(perplexity: Callable) -> list[Tensor]:
+    return [torch.tensor(float(perplexity(1.5)))]
+
+
+@probe("warmup_cosine")
+def a_short_schedule_and_beyond(warmup_cosine: Callable) -> list[Tensor]:
+    return [torch.tensor([float(warmup_cosine(step, 4, 20, 1.0, 0.1)) for step in range(24)])]
+
+
+@probe("clip_gradients")
+def a_long_and_a_short_gradient(clip_gradients: Callable) -> list[Tensor]:
+    params = [nn.Parameter(torch.zeros(4)) for _ in range(2)]
+    for p, length in zip(params, (10.0, 0.5), strict=True):
+        p.grad = length * nn.functional.normalize(some(4), dim=0)
+    clip_gradients(params, 1.0)
+    return [p.grad for p in params]
+
+
+@probe("AdamW")
+def five_steps_with_decay(AdamW: Callable) -> list[Tensor]:
+    weight = nn.Parameter(some(6))
+    optimizer = AdamW([weight], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.5)
+    for gradient in some(5, 6):
+        weight.grad = gradient
+        optimizer.step()
+    return [weight]
+
+
+@probe("train_step")
+def two_steps_of_a_table_of_scores(train_step: Callable) -> list[Tensor]:
+    model = nn.Embedding.from_pretrained(some(4, 4), freeze=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    inputs, targets = torch.tensor([[[0, 1, 2], [3, 2, 0]], [[1, 2, 3], [2, 0, 1]]])
+    losses = [float(train_step(model, optimizer, inputs, targets, 0.1)) for _ in range(2)]
+    return [torch.tensor(losses), model.weight]
+
+
+def exp_then_log(logits: Tensor, targets: Tensor) -> Tensor:
+    exp = logits.exp()
+    chances = exp / exp.sum(dim=-1, keepdim=True)
+    return -chances.gather(-1, targets.unsqueeze(-1)).log().mean()
+
+
+def warmup_from_nothing(
+    step: int, warmup_steps: int, max_steps: int, max_lr: float, min_lr: float
+) -> float:
+    if step < warmup_steps:
+        return max_lr * step / warmup_steps
+    return reference.warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr)
+
+
+def cosine_from_the_first_step(
+    step: int, warmup_steps: int, max_steps: int, max_lr: float, min_lr: float
+) -> float:
+    if step < warmup_steps:
+        return reference.warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr)
+    progress = min(1.0, step / max_steps)
+    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def clip_each(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    with_gradient = [p for p in params if p.grad is not None]
+    return torch.stack([reference.clip_gradients([p], max_norm) for p in with_gradient]).norm()
+
+
+class DecaysThroughTheGradient(reference.AdamW):
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(params, lr, betas, eps, weight_decay=0.0)
+        self.decay = weight_decay
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None:
+                p.grad = p.grad + self.decay * p
+        super().step()
+
+
+class TrustsTheFirstAverages(reference.AdamW):
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None and not self.state[p]:  # so late, the correction is 1
+                self.state[p].update(
+                    step=10**9, mean=torch.zeros_like(p), square=torch.zeros_like(p)
+                )
+        super().step()
+
+
+def add_to_the_old_gradients(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    max_norm: float,
+) -> Tensor:
+    model.train()
+    loss = reference.cross_entropy(model(inputs), targets)
+    loss.backward()
+    reference.clip_gradients(model.parameters(), max_norm)
+    optimizer.step()
+    return loss.detach()
+
+
+def clip_after_the_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    max_norm: float,
+) -> Tensor:
+    loss = reference.train_step(model, optimizer, inputs, targets, math.inf)
+    reference.clip_gradients(model.parameters(), max_norm)
+    return loss
+
+
+MISCONCEPTIONS = [
+    Misconception(
+        "split_corpus",
+        wrong=lambda tokens, val_fraction=0.1: reference.split_corpus(
+            tokens[torch.randperm(len(tokens))], val_fraction
+        ),
+        hint="You shuffled the tokens, and with them went the text: what is left is letters in "
+        "random order, with nothing to learn but how frequent each is. Cut the text in two as it "
+        "stands.",
+    ),
+    Misconception(
+        "get_batch",
+        wrong=lambda *args: reference.get_batch(*args)[:1] * 2,
+        hint="Your targets are the inputs: the model would learn to copy what it reads, and its "
+        "loss would fall to 0 at once. The target at each position is the token one step later.",
+    ),
+    Misconception(
+        "get_batch",
+        wrong=lambda tokens, batch_size, block_size, generator: reference.get_batch(
+            tokens, batch_size, block_size, torch.default_generator
+        ),
+        hint="You drew from PyTorch's global random state, not from `generator`. Whatever else "
+        "draws from it, dropout for one, would change your batches, and a run that is resumed "
+        "could not go on with the ones it was about to see.",
+    ),
+    Misconception(
+        "cross_entropy",
+        wrong=lambda logits, targets: reference.cross_entropy(logits.softmax(dim=-1), targets),
+        hint="You took the softmax of a softmax: the loss wants logits and normalizes them itself. "
+        "Probabilities lie between 0 and 1, so even a model that is sure and right would be "
+        "charged for doubt, and would hardly learn.",
+    ),
+    Misconception(
+        "cross_entropy",
+        wrong=exp_then_log,
+        hint="Your loss is inf or NaN where scores lie far apart: exp overflows, or a probability "
+        "is rounded to 0 before its logarithm is taken. One such target ruins every weight; "
+        "compute the log-probability without going through the probability.",
+    ),
+    Misconception(
+        "perplexity",
+        wrong=lambda loss: 2 ** float(loss),
+        hint="2 ** loss undoes a loss in bits, and ours is in nats, from the natural logarithm. "
+        "A guess among 65 characters would look like one among 18.",
+    ),
+    Misconception(
+        "warmup_cosine",
+        wrong=warmup_from_nothing,
+        hint="Your first rate is 0: the step is computed and paid for, and moves nothing. The "
+        "line starts one notch up, at max_lr / (warmup_steps + 1).",
+    ),
+    Misconception(
+        "warmup_cosine",
+        wrong=cosine_from_the_first_step,
+        hint="Your cosine counts from step 0, so it has already come down a bit when the warm-up "
+        "hands over, and max_lr is never reached. Progress is 0 at `warmup_steps`, 1 at "
+        "`max_steps`.",
+    ),
+    Misconception(
+        "clip_gradients",
+        wrong=clip_each,
+        hint="You clipped each parameter's gradient by its own length. Long ones shrink and short "
+        "ones do not, so the step points elsewhere than downhill: take the length of all together "
+        "and one factor.",
+    ),
+    Misconception(
+        "clip_gradients",
+        wrong=lambda params, max_norm: nn.utils.clip_grad_value_(params, max_norm),
+        hint="You cut off each number at max_norm. The largest ones come out alike and the rest "
+        "untouched, which turns the step away from the gradient: one factor for all keeps its "
+        "direction.",
+    ),
+    Misconception(
+        "AdamW",
+        wrong=DecaysThroughTheGradient,
+        hint="Your decay is part of the gradient, which is Adam with L2. There it is divided by "
+        "the root of the average square too, so weights with large gradients hardly decay; the W "
+        "of AdamW shrinks the weight itself, apart from the gradient.",
+    ),
+    Misconception(
+        "AdamW",
+        wrong=TrustsTheFirstAverages,
+        hint="Both averages start at 0 and stay too small for many steps, the squares longest, so "
+        "your early steps are too long, up to six times with PyTorch's betas. Correct each for its "
+        "start: that is what the count of steps is for.",
+    ),
+    Misconception(
+        "train_step",
+        wrong=add_to_the_old_gradients,
+        hint="backward() adds to the gradients that are there, and those of earlier batches still "
+        "are. Each step would follow the sum of all batches so far; forget them first.",
+    ),
+    Misconception(
+        "train_step",
+        wrong=clip_after_the_step,
+        hint="The optimizer used the gradients at full length. Clipping protects the weights from "
+        "one wild batch only if it comes between the backward pass and the step.",
+    ),
+]
