@@ -63,6 +63,11 @@ class TestApplyTemperature:
         actual = impl.apply_temperature(CHANCES.log(), temperature).softmax(-1)
         torch.testing.assert_close(actual, expected)
 
+    @pytest.mark.parametrize("temperature", [0, -1.0])
+    def test_a_temperature_not_above_0_is_an_error(self, impl, temperature):
+        with pytest.raises(ValueError):
+            impl.apply_temperature(CHANCES.log(), temperature)
+
 
 @pytest.mark.exercise("top_k_filter")
 class TestTopKFilter:
@@ -88,6 +93,11 @@ class TestTopKFilter:
         before = logits.clone()
         impl.top_k_filter(logits, 2)
         assert logits.equal(before)
+
+    @pytest.mark.parametrize("k", [0, -3])
+    def test_a_k_that_keeps_nothing_is_an_error(self, impl, k):
+        with pytest.raises(ValueError):
+            impl.top_k_filter(CHANCES.log(), k)
 
 
 def slow_top_p(logits, p):
@@ -127,6 +137,11 @@ class TestTopPFilter:
         before = logits.clone()
         impl.top_p_filter(logits, 0.3)
         assert logits.equal(before)
+
+    @pytest.mark.parametrize("p", [0, -0.1, 1.1])
+    def test_a_p_outside_0_to_1_is_an_error(self, impl, p):
+        with pytest.raises(ValueError):
+            impl.top_p_filter(CHANCES.log(), p)
 
 
 @pytest.mark.exercise("sample")
@@ -224,6 +239,13 @@ class TestGenerate:
         tokens = impl.generate(model, prompt, 1, **GREEDY, use_cache=False)
         assert len(tokens[:, -1].unique()) > 1
 
+    def test_past_the_context_it_reads_half_of_it_or_more(self, impl):
+        model, widths = small_model(), []
+        model.register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
+        impl.generate(model, torch.randint(11, (1, 9)), 14, use_cache=False)
+        assert len(widths) == 14
+        assert all(4 <= width <= 8 for width in widths)
+
     @every_position
     @every_strategy
     def test_the_cache_changes_no_token_well_past_the_context(self, impl, positions, strategy):
@@ -264,6 +286,12 @@ class TestGenerate:
         model = small_model().train(training)
         impl.generate(model, torch.zeros(1, 3, dtype=torch.long), 2, use_cache=False)
         assert all(module.training == training for module in model.modules())
+
+    def test_builds_no_graph(self, impl):
+        model, graphs = small_model(), []
+        model.register_forward_hook(lambda _, args, logits: graphs.append(logits.requires_grad))
+        impl.generate(model, torch.randint(11, (1, 3)), 2, use_cache=False)
+        assert graphs == [False, False]
 
 
 @pytest.mark.exercise("KVCache")
@@ -328,12 +356,6 @@ class TestTheReference:
         for row, prompt, length in zip(rows, padded, lengths.tolist(), strict=True):
             alone = generate(model, prompt[None, :length], 20, **GREEDY, use_cache=use_cache)
             assert row[: length + 20].equal(alone[0])
-
-    def test_generating_builds_no_graph(self):
-        model, graphs = small_model(), []
-        model.register_forward_hook(lambda _, args, logits: graphs.append(logits.requires_grad))
-        generate(model, torch.randint(11, (1, 3)), 2)
-        assert graphs == [False, False]
 
     def test_sampling_with_a_generator_leaves_the_global_random_state_alone(self):
         before = torch.get_rng_state()
