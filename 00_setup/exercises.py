@@ -6,7 +6,7 @@ d_k key width, d_in and d_out widths of a layer, vocab_size number of different 
 
 from collections.abc import Iterable
 
-import torch  # noqa: F401
+import torch
 from torch import Tensor, nn
 
 

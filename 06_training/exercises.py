@@ -4,7 +4,7 @@ The order is the order of `theory.md`. Each exercise may use the ones above it.
 Shapes: B batch, T positions (the block size), vocab_size characters. Losses are in nats.
 """
 
-import math  # noqa: F401
+import math
 from collections.abc import Iterable
 
 import torch

@@ -7,7 +7,7 @@ Shapes: B batch, T positions, S positions read so far, vocab_size characters.
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM  # noqa: F401
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 
 def greedy(logits: Tensor) -> Tensor:

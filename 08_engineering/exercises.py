@@ -8,12 +8,12 @@ everything else, and `SHA256SUMS` what `sha256sum --check` reads.
 """
 
 from collections.abc import Mapping
-from dataclasses import make_dataclass  # noqa: F401
+from dataclasses import make_dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory  # noqa: F401
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch  # noqa: F401
+import torch
 
 
 def override(config: Any, assignments: Mapping[str, Any]) -> Any:

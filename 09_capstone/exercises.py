@@ -4,7 +4,6 @@ Three sessions, each assembled from the parts of earlier modules; read `session.
 `report.py` beside this file first. A run is a folder: `config.toml`, `metrics.jsonl`, the
 checkpoints `last/` and `best/`, a TensorBoard log, and at the end `loss.png` and `samples.md`.
 """
-# ruff: noqa: F401  (the parts lie ready before they are used)
 
 import io
 import math
