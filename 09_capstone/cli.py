@@ -21,6 +21,8 @@ OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 def main() -> None:
     try:
         sys.exit(parse(sys.argv[1:])())
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"tiny-transformer: {error}")
 

@@ -442,6 +442,13 @@ class TestCommandLine:
         assert "Traceback" not in message
         assert not Path("runs").exists()
 
+    def test_ctrl_c_elsewhere_ends_quietly(self, command, run, monkeypatch):
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "load_run", interrupted)
+        assert command("sample", "--run", run) == (130, "", "")
+
     def test_without_a_run_sample_says_how_to_get_one(self, command, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         status, _, err = command("sample")
