@@ -1,0 +1,113 @@
+"""Habits that bite later: what code does to its input, its dtype, its gradient and its device.
+
+A habit is a check that takes a function (or an nn.Module) and inputs for it, and fails with one
+sentence. Module tests run all of them: `@pytest.mark.parametrize("habit", HABITS)`.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
+    before = copy.deepcopy(inputs)
+    function(*inputs)
+    for i, (now, then) in enumerate(zip(inputs, before, strict=True)):
+        if isinstance(now, Tensor):
+            assert torch.equal(now, then), (
+                f"argument {i} was changed in place: its owner will meet other numbers than it "
+                "left there. Make a new tensor instead of writing into the one you were given."
+            )
+
+
+def keeps_the_dtype(function: Callable, *inputs: Any) -> None:
+    outputs = run(function, *inputs)
+    doubles = run(*(converted(value, torch.float64) for value in (function, *inputs)))
+    for output, double in zip(outputs, doubles, strict=True):
+        expected = torch.float64 if output.is_floating_point() else output.dtype
+        assert double.dtype == expected, (
+            f"float64 went in and {double.dtype} came out: a dtype is fixed somewhere. Models are "
+            "trained in several; take the dtype from the input."
+        )
+        torch.testing.assert_close(double.to(output.dtype), output, rtol=1e-4, atol=1e-5)
+
+
+def takes_any_memory_layout(function: Callable, *inputs: Any) -> None:
+    for output, again in zip(
+        run(function, *inputs), run(function, *map(scattered, inputs)), strict=True
+    ):
+        torch.testing.assert_close(again, output)
+
+
+def keeps_the_graph(function: Callable, *inputs: Any) -> None:
+    leaves = [
+        value.detach().requires_grad_() if floating(value) else value for value in inputs
+    ]
+    outputs = [output for output in run(function, *leaves) if output.is_floating_point()]
+    wanted = {f"argument {i}": leaf for i, leaf in enumerate(leaves) if floating(leaf)}
+    if isinstance(function, nn.Module):
+        wanted |= dict(function.named_parameters())
+    cut = "no gradient reaches {}: the graph is cut (detach, .item(), .data, numpy, no_grad do that)"
+    assert any(output.requires_grad for output in outputs), cut.format(", ".join(wanted))
+    total = sum((output * torch.randn_like(output)).sum() for output in outputs)
+    gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+    for name, gradient in zip(wanted, gradients, strict=True):
+        assert gradient is not None, cut.format(name)
+
+
+def stays_on_the_device(function: Callable, *inputs: Any) -> None:
+    """Runs on PyTorch's `meta` device, which has shapes and no numbers: any machine has it."""
+    try:
+        outputs = run(*(converted(value, "meta") for value in (function, *inputs)))
+    except RuntimeError as error:
+        if "Tensor.item() cannot be called on meta" in str(error):
+            return  # the code looks at its numbers, to check them: nothing to see without any
+        assert "device" not in str(error), (
+            "a tensor is made on the CPU wherever the input lies: give torch.arange, zeros, ones "
+            f"and the like device=x.device, or a GPU will refuse. PyTorch says: {error}"
+        )
+        raise
+    for output in outputs:
+        assert output.device.type == "meta", (
+            f"the input lies on one device and the result on {output.device}: make new tensors "
+            "on x.device."
+        )
+
+
+HABITS = [
+    leaves_its_inputs_alone,
+    keeps_the_dtype,
+    takes_any_memory_layout,
+    keeps_the_graph,
+    stays_on_the_device,
+]
+
+
+def run(function: Callable, *inputs: Any) -> list[Tensor]:
+    outputs = function(*inputs)
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def converted(value: Any, to: torch.dtype | str) -> Any:
+    """`value` in another dtype (where it is floating) or on another device."""
+    if isinstance(value, nn.Module):
+        return copy.deepcopy(value).to(to)
+    if floating(value) or (isinstance(value, Tensor) and to == "meta"):
+        return value.to(to)
+    return value
+
+
+def scattered(value: Any) -> Any:
+    """The same tensor, its numbers in another order in memory, as after a transpose."""
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    if value.dim() == 1:
+        return torch.stack((value, value), dim=-1)[:, 0]
+    return value.transpose(0, -1).contiguous().transpose(0, -1)
