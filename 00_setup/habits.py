@@ -43,14 +43,14 @@ def takes_any_memory_layout(function: Callable, *inputs: Any) -> None:
 
 
 def keeps_the_graph(function: Callable, *inputs: Any) -> None:
-    leaves = [
-        value.detach().requires_grad_() if floating(value) else value for value in inputs
-    ]
+    leaves = [value.detach().requires_grad_() if floating(value) else value for value in inputs]
     outputs = [output for output in run(function, *leaves) if output.is_floating_point()]
     wanted = {f"argument {i}": leaf for i, leaf in enumerate(leaves) if floating(leaf)}
     if isinstance(function, nn.Module):
         wanted |= dict(function.named_parameters())
-    cut = "no gradient reaches {}: the graph is cut (detach, .item(), .data, numpy, no_grad do that)"
+    cut = (
+        "no gradient reaches {}: the graph is cut (detach, .item(), .data, numpy, no_grad do that)"
+    )
     assert any(output.requires_grad for output in outputs), cut.format(", ".join(wanted))
     total = sum((output * torch.randn_like(output)).sum() for output in outputs)
     gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)

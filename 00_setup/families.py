@@ -1,0 +1,243 @@
+"""Says something true about a wrong answer that is in no catalog, by the family it belongs to.
+
+`explain` compares an answer with the right one: what kind of thing it is, its shape in named
+dimensions, its dtype, and then what could have turned the right numbers into these.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Sizes = dict[str, int]  # {"B": 2, "T": 5, "d_model": 32}: how an axis is called, by its size
+
+MAPS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+    ("its softmax: probabilities where scores are expected", lambda x: x.softmax(dim=-1)),
+    ("its log-softmax, where the scores themselves are expected", lambda x: x.log_softmax(dim=-1)),
+    ("its logarithm", torch.log),
+    ("its exponential", torch.exp),
+    ("its square: a root is missing", torch.square),
+    ("its square root", torch.sqrt),
+    ("one minus it", lambda x: 1 - x),
+    ("one over it", torch.reciprocal),
+]
+
+
+def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
+    """What is wrong with `got`, or None if it is `want`. Both may be nested lists and tuples."""
+    if kind(got) != kind(want):
+        forgotten = " Is a `return` missing?" if "None" in kind(got) else ""
+        return f"returned {kind(got)}; expected {kind(want)}.{forgotten}"
+    if isinstance(want, list | tuple):
+        for i, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+            if problem := explain(ours, theirs, sizes):
+                which = f" (result {i + 1} of {len(want)})" if isinstance(want, tuple) else ""
+                return problem + which
+        return None
+    if not isinstance(want, Tensor):
+        return None if got == want else f"returned {got!r}; expected {want!r}."
+    if got.shape != want.shape:
+        return explain_shape(got.shape, want.shape, sizes)
+    return explain_dtype(got, want) or explain_values(got, want, sizes)
+
+
+def kind(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(kind, value))})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(kind, value))}]"
+    return "None" if value is None else "a tensor" if isinstance(value, Tensor) else "a value"
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def explain_shape(got: torch.Size, want: torch.Size, sizes: Sizes) -> str:
+    message = f"returned {named(got, sizes)}; expected {named(want, sizes)}"
+    reason = shape_reason(list(got), list(want), sizes)
+    return f"{message}: {reason}." if reason else f"{message}."
+
+
+def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
+    def name(size: int) -> str:
+        return label(size, sizes) or f"of size {size}"
+
+    lost, extra = difference(want, got), difference(got, want)
+    if not lost and not extra:
+        moved = [name(a) for a, b in zip(got, want, strict=True) if a != b]
+        if len(moved) == 2:
+            return f"the axes {moved[0]} and {moved[1]} are swapped"
+        return "the right axes in another order"
+    if not want or not got:
+        return f"an axis was {'kept' if got else 'lost'} that should {'not ' if got else ''}be"
+    if len(lost) == 1 and len(extra) == 2 and math.prod(extra) == lost[0]:
+        return f"{name(extra[0])} and {name(extra[1])} were not folded into {name(lost[0])}"
+    if len(lost) == 2 and len(extra) == 1 and math.prod(lost) == extra[0]:
+        return f"{name(extra[0])} was not split into {name(lost[0])} and {name(lost[1])}"
+    if not extra:
+        return f"the axis {name(lost[0])} is missing; was it summed, averaged or indexed away?"
+    if not lost:
+        return f"the axis {name(extra[0])} should not be there any more"
+    if len(lost) == len(extra) == 1 and len(got) == len(want):
+        if extra[0] == 1:
+            return f"the axis {name(lost[0])} was reduced to size 1"
+        short = {-1: ", one too few", 1: ", one too many"}.get(extra[0] - lost[0], "")
+        return f"the axis {name(lost[0])} has size {extra[0]}{short}"
+    return None
+
+
+def difference(a: list[int], b: list[int]) -> list[int]:
+    """The sizes of `a` that `b` has not, as often as they are missing."""
+    rest = list(b)
+    return [size for size in a if size not in rest or rest.remove(size)]
+
+
+def named(shape: torch.Size, sizes: Sizes) -> str:
+    axes = (f"{name}={n}" if (name := label(n, sizes)) else str(n) for n in shape)
+    return f"({', '.join(axes)})"
+
+
+def label(size: int, sizes: Sizes) -> str | None:
+    return next((name for name, n in sizes.items() if n == size), None)
+
+
+def explain_dtype(got: Tensor, want: Tensor) -> str | None:
+    if got.dtype == want.dtype:
+        return None
+    verdict = "the right values" if same(got, want) else "wrong values besides"
+    return f"returned {got.dtype}; expected {want.dtype} ({verdict})."
+
+
+def explain_values(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
+    if same(got, want):
+        return None
+    if got.isnan().sum() > want.isnan().sum():
+        return (
+            f"{int(got.isnan().sum())} of {got.numel()} numbers are NaN: look for inf - inf, "
+            "0 / 0, ln 0, or a softmax over nothing but -inf."
+        )
+    a, b = got.double(), want.double()
+    if a.numel() > 1 and (a == a.flatten()[0]).all():
+        return f"every number is {a.flatten()[0]:.4g}: nothing of the input has come through."
+    return (
+        by_factor(a, b, sizes)
+        or by_map(a, b)
+        or by_place(a, b, sizes)
+        or by_axis(a, b, sizes)
+        or by_region(a, b, sizes)
+    )
+
+
+def by_factor(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
+    """One factor or one offset for all."""
+    finite = want.isfinite() & got.isfinite()
+    a, b = got[finite], want[finite]
+    if b.numel() < 2 or b.unique().numel() < 2:
+        return None
+    factor = (a @ b / (b @ b)).item()
+    if factor and same(got, want * factor):
+        if same(got, -want):
+            return "the right numbers with the wrong sign."
+        return f"every number is {factor:.4g}{meaning(factor, sizes)} times what it should be."
+    offset = (a - b).mean().item()
+    if same(got, want + offset):
+        return f"every number is off by the same {offset:+.4g}."
+    return None
+
+
+def meaning(factor: float, sizes: Sizes) -> str:
+    """How a factor is probably called: d_k, 1 / √d_k, B T."""
+    constants = {"ln 2": math.log(2), "√2": math.sqrt(2)}
+    for name, n in sizes.items():
+        constants |= {
+            name: n,
+            f"√{name}": math.sqrt(n),
+            f"{name} / ({name} - 1)": n / max(n - 1, 1),
+        }
+    for (a, m), (b, n) in itertools.combinations(sizes.items(), 2):
+        constants[f"{a} {b}"] = m * n
+    names = [name for name, c in constants.items() if math.isclose(factor, c, rel_tol=1e-4)]
+    names += [
+        f"1 / {name}" for name, c in constants.items() if math.isclose(factor * c, 1, rel_tol=1e-4)
+    ]
+    return f" ({' or '.join(names[:3])})" if names else ""
+
+
+def by_map(got: Tensor, want: Tensor) -> str | None:
+    """A known function of all of them."""
+    for words, function in MAPS:
+        if want.dim() and same(got, function(want)):
+            return f"in place of the right result you return {words}."
+    if want.dim() and same(want, got.softmax(dim=-1)):
+        return "these are scores where probabilities are expected: the softmax is missing."
+    return None
+
+
+def by_place(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
+    """The right numbers in the wrong places."""
+    for i, j in itertools.combinations(range(want.dim()), 2):
+        if want.size(i) == want.size(j) and same(got, want.transpose(i, j)):
+            return f"it is transposed: axes {i} and {j} have changed places."
+    for i, n in enumerate(want.shape):
+        axis = label(n, sizes) or f"axis {i}"
+        if n > 1 and same(got, want.flip(i)):
+            return f"the right numbers, but {axis} runs backwards."
+        if n > 2 and same(got.narrow(i, 1, n - 1), want.narrow(i, 0, n - 1)):
+            return f"off by one: along {axis} every number stands one place too late."
+        if n > 2 and same(got.narrow(i, 0, n - 1), want.narrow(i, 1, n - 1)):
+            return f"off by one: along {axis} every number stands one place too early."
+    if same(got.flatten().sort().values, want.flatten().sort().values):
+        return (
+            "the right numbers in the wrong places: a view or reshape has read the axes in another "
+            "order than it should, or a transpose is missing."
+        )
+    return None
+
+
+def by_axis(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
+    """Normalized along the wrong axis, or by something of its own for each row."""
+    ones = [i for i in range(want.dim()) if same(want.sum(i), torch.ones(()))]
+    for i in range(want.dim()):
+        if ones and i not in ones and same(got.sum(i), torch.ones(())):
+            axis = label(want.size(i), sizes) or f"axis {i}"
+            right = label(want.size(ones[0]), sizes) or f"axis {ones[0]}"
+            return f"it sums to 1 along {axis}; it should along {right}."
+    if want.dim() and want.size(-1) > 2:
+        ratio, gap = got / want, got - want
+        if same(ratio, ratio[..., :1].expand_as(ratio)):
+            return "each row is right up to a factor of its own: something is not divided out."
+        if same(gap, gap[..., :1].expand_as(gap)):
+            return "each row is right up to an offset of its own: a mean or maximum, perhaps."
+    return None
+
+
+def by_region(got: Tensor, want: Tensor, sizes: Sizes) -> str:
+    """Nothing fits all of them: say which numbers are wrong."""
+    wrong = ~torch.isclose(got, want, rtol=1e-4, atol=1e-6, equal_nan=True)
+    count = f"{int(wrong.sum())} of {wrong.numel()} numbers are wrong"
+    where = tuple(wrong.nonzero()[0].tolist())
+    example = f"at {list(where)} you have {got[where]:.4g}, expected {want[where]:.4g}"
+    if wrong.all() or not want.dim():
+        return f"{count}; {example}."
+    for i, n in enumerate(want.shape):
+        bad = wrong.transpose(0, i).flatten(1).any(1).nonzero().flatten().tolist()
+        if len(bad) < n:
+            axis = label(n, sizes) or f"axis {i}"
+            return f"{count}, all of them at {axis} = {', '.join(map(str, bad))}; {example}."
+    if want.dim() > 1 and want.size(-1) == want.size(-2):
+        for words, part in (
+            ("above", wrong.triu(1)),
+            ("on", diagonal(wrong)),
+            ("below", wrong.tril(-1)),
+        ):
+            if same(part, wrong):
+                return f"{count}, all of them {words} the diagonal; {example}."
+    return f"{count}; {example}."
+
+
+def diagonal(x: Tensor) -> Tensor:
+    return x & torch.eye(x.size(-1), dtype=torch.bool)

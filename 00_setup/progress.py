@@ -1,0 +1,151 @@
+"""How far you are: each exercise solved, begun or not started, by its code and its last tests."""
+
+import ast
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(".pytest_cache", "v", "course", "results")
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise of a module, as it stands in the learner's file."""
+
+    file: str  # 01_attention/exercises.py
+    line: int
+    name: str
+    code: str  # a digest: results count for the code that was tested, and for no other
+    stub: bool
+    passed: int = 0
+    tests: int = 0
+
+    @property
+    def state(self) -> str:
+        if self.stub:
+            return "not started"
+        return "solved" if 0 < self.tests == self.passed else "begun"
+
+
+def folders(root: Path) -> list[str]:
+    return [path.parent.name for path in sorted(root.glob("[0-9]*_*/exercises.py"))]
+
+
+def read_results(root: Path) -> dict[str, Any]:
+    """{"01_attention": {"causal_mask": {"code": DIGEST, "tests": {NAME: passed?}}}}"""
+    try:
+        return json.loads((root / RESULTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def read_exercises(root: Path, folder: str, results: dict[str, Any]) -> list[Exercise]:
+    """The exercises of a module, in its order: whatever its tests grade and its file defines.
+
+    Raises:
+        SyntaxError: if the file cannot be parsed.
+    """
+    file = root / folder / "exercises.py"
+    tests = (test.read_text(encoding="utf-8") for test in sorted(file.parent.glob("tests/*.py")))
+    graded = set(re.findall(r'mark\.exercise\("(\w+)"\)', "".join(tests)))
+    found = []
+    for name, node in definitions(file).items():
+        if name in graded:
+            code = hashlib.sha256(ast.dump(node).encode()).hexdigest()
+            last = results.get(folder, {}).get(name, {})
+            outcomes = last["tests"].values() if last.get("code") == code else ()
+            where = file.relative_to(root).as_posix()
+            found.append(
+                Exercise(
+                    where, node.lineno, name, code, is_stub(node), sum(outcomes), len(outcomes)
+                )
+            )
+    return found
+
+
+def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef]:
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    return {
+        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+
+
+def is_stub(node: ast.AST) -> bool:
+    """Whether a function, or every method of a class, ends in raising NotImplementedError."""
+    return all(
+        isinstance(last := function.body[-1], ast.Raise)
+        and isinstance(last.exc, ast.Name)
+        and last.exc.id == "NotImplementedError"
+        for function in ast.walk(node)
+        if isinstance(function, ast.FunctionDef)
+    )
+
+
+def summary(root: Path, folder: str, results: dict[str, Any]) -> str:
+    """A module in one line: how many exercises are solved and begun, and which comes next."""
+    try:
+        exercises = read_exercises(root, folder, results)
+    except SyntaxError as error:
+        return f"{folder:22} cannot be read: {folder}/exercises.py:{error.lineno}: {error.msg}"
+    states = [exercise.state for exercise in exercises]
+    line = f"{folder:22}" + ",".join(
+        f"{states.count(state):3} {state}" for state in ("solved", "begun", "not started")
+    )
+    coming = next((exercise for exercise in exercises if exercise.state != "solved"), None)
+    if coming is None:
+        return line
+    line += f"   next: {coming.file}:{coming.line} {coming.name}"
+    if coming.state == "begun":
+        line += f", {coming.passed} of {coming.tests} tests pass" if coming.tests else ", untested"
+    return line
+
+
+def merged(
+    root: Path, results: dict[str, Any], tests: dict[tuple[str, str], dict[str, bool | None]]
+) -> dict[str, Any]:
+    """The results with those of a run: for each exercise its tests, None where one did not run.
+
+    Such a test counts as it did before, if the code is still the same.
+    """
+    results = {folder: dict(of) for folder, of in results.items()}
+    for folder in {folder for folder, _ in tests}:
+        try:
+            exercises = read_exercises(root, folder, {})
+        except (SyntaxError, FileNotFoundError):
+            continue
+        for exercise in exercises:
+            now = tests.get((folder, exercise.name))
+            if now is None:
+                continue
+            of = results.setdefault(folder, {})
+            last = of.get(exercise.name, {})
+            before = last["tests"] if last.get("code") == exercise.code else {}
+            of[exercise.name] = {
+                "code": exercise.code,
+                "tests": {
+                    test: before.get(test, False) if right is None else right
+                    for test, right in now.items()
+                },
+            }
+    return results
+
+
+def to_compare(
+    root: Path, of: list[str], before: dict[str, Any], results: dict[str, Any]
+) -> list[str]:
+    """Where the reference solves what this run has found solved, if it was not known before."""
+    lines = []
+    for folder in of:
+        known = {e.name for e in read_exercises(root, folder, before) if e.state == "solved"}
+        reference = definitions(root / folder / "reference.py")
+        for exercise in read_exercises(root, folder, results):
+            if exercise.state == "solved" and (exercise.name not in known or len(of) == 1):
+                node = reference[exercise.name]
+                lines.append(
+                    f"{exercise.name} is solved; compare with "
+                    f"{folder}/reference.py:{node.lineno}-{node.end_lineno}"
+                )
+    return lines
