@@ -1,7 +1,8 @@
 """Says something true about a wrong answer that is in no catalog, by the family it belongs to.
 
 `explain` compares an answer with the right one: what kind of thing it is, its shape in named
-dimensions, its dtype, and then what could have turned the right numbers into these.
+dimensions, its dtype, and then what could have turned the right numbers into these. Of a probe's dict of claims
+the first that is not as it should be is named.
 """
 
 import itertools
@@ -37,6 +38,11 @@ def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
                 which = f" (result {i + 1} of {len(want)})" if isinstance(want, tuple) else ""
                 return problem + which
         return None
+    if isinstance(want, dict):
+        for claim, truth in want.items():
+            if got[claim] is not truth:
+                return f"this should {'' if truth else 'not '}hold: {claim}."
+        return None
     if not isinstance(want, Tensor):
         return None if got == want else f"returned {got!r}; expected {want!r}."
     if got.shape != want.shape:
@@ -49,6 +55,8 @@ def kind(value: Any) -> str:
         return f"({', '.join(map(kind, value))})"
     if isinstance(value, list):
         return f"[{', '.join(map(kind, value))}]"
+    if isinstance(value, dict):
+        return "facts"
     return "None" if value is None else "a tensor" if isinstance(value, Tensor) else "a value"
 
 

@@ -21,7 +21,7 @@ from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, Tra
 if TYPE_CHECKING:
     from tiny_transformer.sampling.reference import KVCache
 
-NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+NORMS = ("layer", "rms")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        for name, choices in (("norm", tuple(NORMS)), ("positions", POSITIONS)):
+        for name, choices in (("norm", NORMS), ("positions", POSITIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.positions == "rope" and self.d_head % 2:
@@ -77,7 +77,7 @@ class TinyTransformerLM(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        norm = NORMS[config.norm]
+        norm = LayerNorm if config.norm == "layer" else RMSNorm
         self.embedding = TransformerEmbedding(
             config.vocab_size, config.d_model, config.max_len, config.dropout, config.positions
         )

@@ -25,6 +25,7 @@ class RunConfig:
     compile: bool | None = None  # torch.compile the training step; None: on a GPU
     log_every: int = 10  # steps
     eval_every: int = 250  # steps; each writes a checkpoint too
+    mine: bool = False  # build the capstone from your exercises, where they are started
     keep: int = 0  # numbered checkpoints to keep beside last/ and best/, the best so many
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

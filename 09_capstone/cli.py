@@ -1,18 +1,22 @@
-"""The command line: `tiny-transformer train`, `sample`, `gallery` and `verify`."""
+"""The command line: `tiny-transformer train`, `sample`, `gallery`, `verify`, `progress`."""
 
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
 
+from tiny_transformer.capstone.mine import ROOT, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
 from tiny_transformer.sampling.reference import generate
+from tiny_transformer.setup.progress import folders, read_results, summary
 
 RUNS = Path("runs")
 OPTIONS = (tyro.conf.FlagCreatePairsOff,)
@@ -58,10 +62,15 @@ class Train(Source):
     settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def __call__(self) -> int:
-        out = self.folder()
+        out, settings = self.folder(), self.settings
         print(f"run folder: {out}")
         try:
-            best = train(self.settings, out, self.resume)
+            if settings.mine:  # in full precision and uncompiled, as the exercises are
+                settings = replace(
+                    settings, bf16=bool(settings.bf16), compile=bool(settings.compile)
+                )
+            with exercises(settings.mine):
+                best = train(settings, out, self.resume)
         except KeyboardInterrupt:
             print(f"\nstopped; to go on: tiny-transformer train --out {out} --resume")
             return 130
@@ -85,8 +94,15 @@ class Sample:
     top_p: float | None = None
     """Choose among the likeliest tokens that together have this probability."""
     seed: int = 1
+    mine: bool = False
+    """Build the model from your exercises, where they are started, and sample with them."""
 
     def __call__(self) -> int:
+        with exercises(self.mine):
+            print(self.text())
+        return 0
+
+    def text(self) -> str:
         model, tokenizer = load_run(self.run or newest_run())
         try:
             prompt = torch.tensor([tokenizer.encode(self.prompt)], dtype=torch.long)
@@ -96,8 +112,7 @@ class Sample:
         tokens = generate(
             model, prompt, self.tokens, self.temperature, self.top_k, self.top_p, generator
         )
-        print(tokenizer.decode(tokens[0]))
-        return 0
+        return tokenizer.decode(tokens[0])
 
 
 @dataclass(frozen=True)
@@ -130,13 +145,36 @@ class Verify:
         return 0 if verify(self.run or newest_run()) else 1
 
 
-def parse(args: list[str]) -> Train | Sample | Gallery | Verify:
+@dataclass(frozen=True)
+class Progress:
+    """Print how far you are: every module's exercises, by your code and its last tests."""
+
+    def __call__(self) -> int:
+        results = read_results(ROOT)
+        for folder in folders(ROOT):
+            print(summary(ROOT, folder, results))
+        return 0
+
+
+@contextmanager
+def exercises(mine: bool) -> Iterator[None]:
+    """Meanwhile, if asked for, your exercises stand in the place of the references."""
+    if not mine:
+        yield
+        return
+    with your_parts() as table:
+        print(table, file=sys.stderr)
+        yield
+
+
+def parse(args: list[str]) -> Train | Sample | Gallery | Verify | Progress:
     if args[:1] != ["train"]:
         return tyro.cli(
             Annotated[Train, tyro.conf.subcommand("train")]
             | Annotated[Sample, tyro.conf.subcommand("sample")]
             | Annotated[Gallery, tyro.conf.subcommand("gallery")]
-            | Annotated[Verify, tyro.conf.subcommand("verify")],
+            | Annotated[Verify, tyro.conf.subcommand("verify")]
+            | Annotated[Progress, tyro.conf.subcommand("progress")],
             prog="tiny-transformer",
             args=args,
             config=OPTIONS,
