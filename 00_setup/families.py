@@ -1,8 +1,8 @@
 """Says something true about a wrong answer that is in no catalog, by the family it belongs to.
 
 `explain` compares an answer with the right one: what kind of thing it is, its shape in named
-dimensions, its dtype, and then what could have turned the right numbers into these. Of a probe's dict of claims
-the first that is not as it should be is named.
+dimensions, its dtype, and then what could have turned the right numbers into these. Of a dict of
+claims the first that does not hold is named.
 """
 
 import itertools
@@ -167,12 +167,12 @@ def meaning(factor: float, sizes: Sizes) -> str:
             f"{name} / ({name} - 1)": n / max(n - 1, 1),
         }
     for (a, m), (b, n) in itertools.combinations(sizes.items(), 2):
-        constants[f"{a} {b}"] = m * n
+        constants[f"({a} {b})"] = m * n
     names = [name for name, c in constants.items() if math.isclose(factor, c, rel_tol=1e-4)]
     names += [
         f"1 / {name}" for name, c in constants.items() if math.isclose(factor * c, 1, rel_tol=1e-4)
     ]
-    return f" ({' or '.join(names[:3])})" if names else ""
+    return f" ({names[0]})" if names else ""
 
 
 def by_map(got: Tensor, want: Tensor) -> str | None:
@@ -231,11 +231,6 @@ def by_region(got: Tensor, want: Tensor, sizes: Sizes) -> str:
     example = f"at {list(where)} you have {got[where]:.4g}, expected {want[where]:.4g}"
     if wrong.all() or not want.dim():
         return f"{count}; {example}."
-    for i, n in enumerate(want.shape):
-        bad = wrong.transpose(0, i).flatten(1).any(1).nonzero().flatten().tolist()
-        if len(bad) < n:
-            axis = label(n, sizes) or f"axis {i}"
-            return f"{count}, all of them at {axis} = {', '.join(map(str, bad))}; {example}."
     if want.dim() > 1 and want.size(-1) == want.size(-2):
         for words, part in (
             ("above", wrong.triu(1)),
@@ -244,6 +239,11 @@ def by_region(got: Tensor, want: Tensor, sizes: Sizes) -> str:
         ):
             if same(part, wrong):
                 return f"{count}, all of them {words} the diagonal; {example}."
+    for i, n in enumerate(want.shape):
+        bad = wrong.movedim(i, 0).reshape(n, -1).any(1).nonzero().flatten().tolist()
+        if len(bad) < n:
+            axis = label(n, sizes) or f"axis {i}"
+            return f"{count}, all of them at {axis} = {', '.join(map(str, bad))}; {example}."
     return f"{count}; {example}."
 
 

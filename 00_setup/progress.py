@@ -45,11 +45,10 @@ def read_results(root: Path) -> dict[str, Any]:
 def read_exercises(root: Path, folder: str, results: dict[str, Any]) -> list[Exercise]:
     """The exercises of a module, in its order: whatever its tests grade and its file defines.
 
-    Raises:
-        SyntaxError: if the file cannot be parsed.
+    None where the file is missing or cannot be parsed.
     """
     file = root / folder / "exercises.py"
-    tests = (test.read_text(encoding="utf-8") for test in sorted(file.parent.glob("tests/*.py")))
+    tests = (test.read_text(encoding="utf-8") for test in file.parent.glob("tests/**/*.py"))
     graded = set(re.findall(r'mark\.exercise\("(\w+)"\)', "".join(tests)))
     found = []
     for name, node in definitions(file).items():
@@ -67,7 +66,10 @@ def read_exercises(root: Path, folder: str, results: dict[str, Any]) -> list[Exe
 
 
 def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef]:
-    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    except (FileNotFoundError, SyntaxError):
+        return {}
     return {
         node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
@@ -86,10 +88,9 @@ def is_stub(node: ast.AST) -> bool:
 
 def summary(root: Path, folder: str, results: dict[str, Any]) -> str:
     """A module in one line: how many exercises are solved and begun, and which comes next."""
-    try:
-        exercises = read_exercises(root, folder, results)
-    except SyntaxError as error:
-        return f"{folder:22} cannot be read: {folder}/exercises.py:{error.lineno}: {error.msg}"
+    exercises = read_exercises(root, folder, results)
+    if not exercises:
+        return f"{folder:22} exercises.py is missing or cannot be parsed"
     states = [exercise.state for exercise in exercises]
     line = f"{folder:22}" + ",".join(
         f"{states.count(state):3} {state}" for state in ("solved", "begun", "not started")
@@ -112,11 +113,7 @@ def merged(
     """
     results = {folder: dict(of) for folder, of in results.items()}
     for folder in {folder for folder, _ in tests}:
-        try:
-            exercises = read_exercises(root, folder, {})
-        except (SyntaxError, FileNotFoundError):
-            continue
-        for exercise in exercises:
+        for exercise in read_exercises(root, folder, {}):
             now = tests.get((folder, exercise.name))
             if now is None:
                 continue

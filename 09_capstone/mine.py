@@ -248,7 +248,7 @@ def fitted_train_step(yours: Callable) -> Callable:
 
 
 def fitted_model(base: type[nn.Module], swaps: Swaps) -> type[nn.Module]:
-    """The model with the reference's first weights, so that your run and its run can be compared."""
+    """With the reference's first weights, so that your run and its run can be compared."""
 
     class Fitted(base):
         def __init__(self, config: ModelConfig):

@@ -5,9 +5,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-
-from tiny_transformer.setup.diagnosis import Misconception, diagnose, probe
 
 CONFTEST = Path(__file__).parents[2] / "conftest.py"
 
@@ -63,7 +60,9 @@ def run(pytester, monkeypatch):
     pytester.makeini("[pytest]\naddopts = --import-mode=importlib -rs")
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
 
-    def run_toy(*options: str, **changed: str | None) -> pytest.RunResult:
+    def run_toy(
+        *options: str, conftest: str | None = None, **changed: str | None
+    ) -> pytest.RunResult:
         files = {
             "reference": REFERENCE,
             "exercises": NOT_STARTED,
@@ -71,6 +70,9 @@ def run(pytester, monkeypatch):
             "tests/deep/test_toy": TESTS,
             **changed,
         }
+        if conftest is not None:
+            pytester.makeconftest(conftest)
+        sys.modules.pop("tiny_transformer.toy.exercises", None)
         for name, text in files.items():
             if text is not None:
                 file = pytester.path / "77_toy" / f"{name}.py"
@@ -134,15 +136,107 @@ def test_a_known_mistake_is_diagnosed(run):
     result.stdout.fnmatch_lines(["*Diagnosis*", "You squared."])
 
 
-def test_an_unknown_mistake_gets_no_diagnosis(run):
+def test_the_diagnosis_stands_above_the_traceback(run):
+    output = run(exercises="def double(x):\n    return x**2\n").stdout.str()
+    assert output.index("You squared.") < output.index("assert impl.double(3) == 6")
+
+
+def test_an_unknown_mistake_is_told_by_its_family(run):
     result = run(exercises="def double(x):\n    return x + 1\n")
     result.assert_outcomes(passed=3, failed=1, skipped=1)
-    result.stdout.no_fnmatch_line("*Diagnosis*")
+    result.stdout.fnmatch_lines(["double: 1 of 1 numbers are wrong; at *you have 4, expected 6."])
+
+
+def test_a_case_that_the_probe_does_not_meet_is_named(run):
+    result = run(exercises="def double(x):\n    return 2.0 * x if hasattr(x, 'dim') else 5\n")
+    result.stdout.fnmatch_lines(
+        ["On plain input your double is right.*case of this test: three becomes six."]
+    )
+
+
+def test_a_crash_is_told_with_its_line_and_the_shapes_there(run):
+    exercises = """
+import torch
+
+def double(x):
+    pair = torch.ones(2)
+    return pair + torch.ones(3)
+"""
+    result = run(exercises=exercises)
+    result.stdout.fnmatch_lines(
+        [
+            "RuntimeError in double, 77_toy/exercises.py:6: return pair + torch.ones(3)"
+            " Shapes there: pair (2,)."
+        ]
+    )
 
 
 def test_a_mistake_in_a_module_without_misconceptions_fails_plainly(run):
     result = run(exercises="def double(x):\n    return x**2\n", misconceptions=None)
     result.assert_outcomes(passed=3, failed=1, skipped=1)
+
+
+@pytest.mark.parametrize(
+    "mistake, told",
+    [
+        ("def double(x)\n    return x\n", "77_toy/exercises.py:1: SyntaxError: expected ':'"),
+        ("import os\nimport toorch\n", "77_toy/exercises.py:2: ModuleNotFoundError: *toorch*"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_reported_once(run, mistake, told):
+    result = run("--tb=native", exercises=mistake)
+    result.assert_outcomes(passed=3, errors=1, skipped=1)
+    result.stdout.fnmatch_lines([told, "*77_toy/exercises.py cannot be imported*"])
+
+
+def test_an_endless_loop_is_stopped_and_not_entered_again(run, monkeypatch):
+    conftest = CONFTEST.read_text(encoding="utf-8").replace("SECONDS = 30", "SECONDS = 1")
+    result = run(
+        exercises="def double(x):\n    while True:\n        pass\n",
+        conftest=conftest,
+        **{"tests/deep/test_toy": TESTS.replace('"Doubler")', '"double")')},
+    )
+    result.assert_outcomes(passed=3, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["Your double has not ended within 1 s.*"])
+
+
+class TestProgress:
+    def lines(self, result):
+        output = result.stdout.lines
+        start = next(i for i, line in enumerate(output) if " Progress " in line)
+        return [line for line in output[start + 1 :] if line]
+
+    def test_what_is_not_started_is_told_with_the_next_line_to_open(self, run):
+        line = self.lines(run())[0]
+        assert line.split() == (
+            "77_toy 0 solved, 0 begun, 2 not started next: 77_toy/exercises.py:2 double".split()
+        )
+
+    def test_what_is_solved_is_told_with_the_lines_of_the_reference(self, run):
+        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
+        first, second, *_ = self.lines(run(exercises=solved))
+        assert "1 solved,  0 begun,  1 not started   next: 77_toy/exercises.py:5 Doubler" in first
+        assert second == "double is solved; compare with 77_toy/reference.py:2-3"
+
+    def test_what_fails_is_begun(self, run):
+        wrong = NOT_STARTED.replace("raise NotImplementedError", "return x", 1)
+        assert "0 solved,  1 begun" in self.lines(run(exercises=wrong))[0]
+        assert "double, 0 of 1 tests pass" in self.lines(run(exercises=wrong))[0]
+
+    def test_a_run_of_some_tests_keeps_what_is_known_of_the_others(self, run):
+        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
+        tests = TESTS.replace('"Doubler")', '"double")').replace(
+            "impl.Doubler().run(3)", "impl.double(3)"
+        )
+        files = {"exercises": solved, "tests/deep/test_toy": tests}
+        assert "0 solved,  1 begun" in self.lines(run("-k", "three", **files))[0]
+        assert "1 solved,  0 begun" in self.lines(run("-k", "doubles", **files))[0]
+
+    def test_results_of_other_code_do_not_count(self, run):
+        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
+        run(exercises=solved)
+        changed = solved.replace("x + x", "x * 2")
+        assert "0 solved,  1 begun" in self.lines(run("-k", "nothing", exercises=changed))[0]
 
 
 def test_a_planted_bug_that_fails_a_test_is_caught(run):
@@ -183,33 +277,3 @@ def test_misconceptions_skips_a_module_that_has_none(run):
 def test_a_test_that_names_no_exercise_is_refused(run):
     result = run(**{"tests/deep/test_toy": "def test_nothing(impl):\n    pass\n"})
     result.stdout.fnmatch_lines(["*test_nothing uses `impl`; mark the exercise it grades*"])
-
-
-class TestDiagnose:
-    @pytest.fixture(autouse=True)
-    def bugs(self, monkeypatch):
-        known = [
-            Misconception("triple", wrong=lambda x: x**3, hint="You cubed."),
-            Misconception("triple", wrong=lambda x: x / 0 * 0, hint="You made it NaN."),
-            Misconception("triple", wrong=lambda x: x.missing, hint="It crashes."),
-        ]
-        monkeypatch.setattr("tiny_transformer.setup.diagnosis.misconceptions", lambda topic: known)
-        probe("triple")(lambda triple: [triple(torch.tensor([1.0, 2.0]))])
-
-    def test_names_the_bug_that_behaves_the_same(self):
-        assert diagnose("toy", "triple", lambda x: x * x * x) == "You cubed."
-
-    def test_knows_two_nans_for_the_same(self):
-        assert diagnose("toy", "triple", lambda x: x * float("nan")) == "You made it NaN."
-
-    def test_finds_nothing_wrong_in_a_right_answer(self):
-        assert diagnose("toy", "triple", lambda x: x + x + x) is None
-
-    def test_a_crash_is_no_known_bug(self):
-        assert diagnose("toy", "triple", lambda x: x.missing) is None
-
-    def test_the_same_numbers_in_another_dtype_are_another_bug(self):
-        assert diagnose("toy", "triple", lambda x: (x**3).double()) is None
-
-    def test_an_exercise_without_probe_is_not_diagnosed(self):
-        assert diagnose("toy", "unheard_of", lambda x: x) is None

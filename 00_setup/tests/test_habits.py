@@ -1,0 +1,46 @@
+"""The habit checks themselves: each must let good code pass and stop the code it is there for."""
+
+import pytest
+import torch
+from torch import nn
+
+from tiny_transformer.setup.habits import (
+    HABITS,
+    keeps_the_dtype,
+    keeps_the_graph,
+    leaves_its_inputs_alone,
+    stays_on_the_device,
+    takes_any_memory_layout,
+)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_good_code_passes(habit):
+    habit(lambda x, mask: x.masked_fill(~mask, 0.0).cumsum(-1), torch.randn(3, 3), torch.eye(3) > 0)
+    habit(nn.Linear(3, 4), torch.randn(2, 3))
+    habit(lambda x: (x / torch.tensor(4.0).sqrt(), x.size(0) * x), torch.randn(3))
+
+
+@pytest.mark.parametrize(
+    "habit, wrong, told",
+    [
+        (leaves_its_inputs_alone, lambda x: x.mul_(2), "argument 0 was changed in place"),
+        (keeps_the_dtype, lambda x: x.float() * 2, "float64 went in and torch.float32 came out"),
+        (takes_any_memory_layout, lambda x: x.view(-1), "view size is not compatible"),
+        (keeps_the_graph, lambda x: x.detach() * 2, "no gradient reaches argument 0"),
+        (stays_on_the_device, lambda x: x + torch.arange(3), "on the CPU wherever the input lies"),
+        (stays_on_the_device, lambda x: torch.zeros(3), "the result on cpu"),
+    ],
+)
+def test_a_bad_habit_is_stopped(habit, wrong, told):
+    with pytest.raises((AssertionError, RuntimeError), match=told):
+        habit(wrong, torch.randn(2, 3))
+
+
+def test_a_parameter_that_no_gradient_reaches_is_named():
+    class Cut(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight.detach().mT + self.bias
+
+    with pytest.raises(AssertionError, match="no gradient reaches weight"):
+        keeps_the_graph(Cut(3, 4), torch.randn(2, 3))
