@@ -16,6 +16,7 @@ from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.training.curves import explain_curve
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
@@ -38,6 +39,8 @@ class Reporter(ExitStack):
         super().__init__()
         self.session = session
         self.log_every = config.log_every
+        self.vocab_size = config.model.vocab_size
+        self.said: set[str] = set()
         self.tokens_per_step = config.train.batch_size * config.model.max_len
         self.log = MetricsLog(out / "metrics.jsonl")
         self.log.rewind(session.step)
@@ -70,8 +73,6 @@ class Reporter(ExitStack):
 
     def record(self, loss: Tensor, **evaluation: float | str) -> None:
         step, train_loss = self.session.step, loss.item()
-        if not math.isfinite(train_loss + evaluation.get("val_loss", 0.0)):
-            raise ValueError(f"the loss is not finite at step {step}: lower train.max_lr")
         record = {
             "step": step,
             "tokens": step * self.tokens_per_step,
@@ -79,10 +80,21 @@ class Reporter(ExitStack):
             "train_loss": train_loss,
             **evaluation,
         }
+        if evaluation or step == 1 or not math.isfinite(train_loss):
+            self.comment([*self.log.read(), record])
         self.log.append(record)
         for name in record.keys() & {"train_loss", "val_loss"}:
             self.board.add_scalar(name, record[name], step)
         self.bar.set_postfix(loss=train_loss, val=self.session.val_loss)
+
+    def comment(self, records: list[dict]) -> None:
+        """Say once of each strange thing about the run what it usually means."""
+        strange = explain_curve(records, self.vocab_size)
+        if "not finite" in strange:
+            raise ValueError(strange["not finite"])
+        for name in strange.keys() - self.said:
+            self.bar.write(f"note: {strange[name]}")
+        self.said |= strange.keys()
 
 
 def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:

@@ -319,7 +319,7 @@ class TestResume:
 class TestDivergence:
     def test_a_loss_that_is_not_a_number_stops_the_run(self, config, tmp_path, monkeypatch):
         monkeypatch.setattr(training, "cross_entropy", lambda logits, _: logits.sum() * math.nan)
-        with pytest.raises(ValueError, match="not finite at step 1: lower train.max_lr"):
+        with pytest.raises(ValueError, match="not finite at step 1: lower the learning rate"):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run" / "last").exists()
 
