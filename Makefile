@@ -3,13 +3,16 @@ NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
 FITS = $(shell $(1) -c '$(NEEDED)' 2>/dev/null && echo $(1))
 PYTHON ?= $(firstword $(foreach minor,3 3.13 3.12 3.11 3.10,$(call FITS,python$(minor))) python3)
 
-.PHONY: train test
+.PHONY: train test watch
 
 train: .venv/learner
 	.venv/bin/tiny-transformer train
 
 test: .venv/developer
 	.venv/bin/pytest
+
+watch: .venv/learner
+	.venv/bin/python -m tiny_transformer.setup.watch --exitfirst
 
 .venv/learner: pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEEDED)'
