@@ -2,6 +2,8 @@
 
 import ast
 import hashlib
+import importlib
+import inspect
 import json
 import re
 from dataclasses import dataclass
@@ -137,12 +139,14 @@ def to_compare(
     lines = []
     for folder in of:
         known = {e.name for e in read_exercises(root, folder, before) if e.state == "solved"}
-        reference = definitions(root / folder / "reference.py")
         for exercise in read_exercises(root, folder, results):
             if exercise.state == "solved" and (exercise.name not in known or len(of) == 1):
-                node = reference[exercise.name]
+                module = importlib.import_module(f"tiny_transformer.{folder[3:]}.reference")
+                solution = getattr(module, exercise.name)
+                lines_of_it, first = inspect.getsourcelines(solution)
+                file = Path(inspect.getsourcefile(solution)).resolve().relative_to(root.resolve())
                 lines.append(
-                    f"{exercise.name} is solved; compare with "
-                    f"{folder}/reference.py:{node.lineno}-{node.end_lineno}"
+                    f"{exercise.name} is solved; compare with {file.as_posix()}:"
+                    f"{first}-{first + len(lines_of_it) - 1}"
                 )
     return lines

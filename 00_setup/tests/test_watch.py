@@ -1,6 +1,5 @@
 """`make watch`: which module's tests a saved file starts, and that it does start them."""
 
-
 import pytest
 
 from tiny_transformer.setup.watch import module_of

@@ -232,7 +232,7 @@ class TestAdamW:
         theirs = copy.deepcopy(ours)
         moved = after_100_steps(impl.AdamW(ours, **options), ours)
         expected = after_100_steps(torch.optim.AdamW(theirs, **options), theirs)
-        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-5)
 
     def test_a_parameter_that_never_has_a_gradient_never_moves(self, impl):
         idle, busy = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))

@@ -44,7 +44,7 @@ def override(config, assignments):
             try:
                 check_type(value, t)
             except TypeCheckError as e:
-                raise ValueError(f"{key}: {e}")
+                raise ValueError(f"{key}: {e}") from None
             per[head] = value
     for k, v in per.items():
         if dataclasses.is_dataclass(getattr(config, k)):
@@ -110,13 +110,13 @@ def load_checkpoint(path):
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
         lines = open(where + "/SHA256SUMS", encoding="utf-8").read().splitlines()
-        sums = dict(reversed(l.split("  ", 1)) for l in lines)
+        sums = dict(reversed(line.split("  ", 1)) for line in lines)
         data = {
             n: open(f"{where}/{n}", "rb").read()
             for n in ("state.json", "model.safetensors", "state.safetensors")
         }
     except OSError as e:
-        raise ValueError(e)
+        raise ValueError(str(e)) from None
     for n, d in data.items():
         if sums.get(n) != hashlib.sha256(d).hexdigest():
             raise ValueError(f"{n} damaged")
@@ -152,7 +152,7 @@ class MetricsLog:
             f.write(json.dumps(record) + "\n")
 
     def read(self):
-        return [json.loads(l) for l in self._whole().split("\n") if l]
+        return [json.loads(line) for line in self._whole().split("\n") if line]
 
     def rewind(self, step):
         tmp = str(self.path) + ".tmp"

@@ -106,6 +106,6 @@ def gallery(
             **options,
         )
         page += f"\n## {name}\n"
-        for row, i in zip(rows, ids):
+        for row, i in zip(rows, ids, strict=True):
             page += "\n```text\n" + tokenizer.decode(row[: len(i) + max_new_tokens]) + "\n```\n"
     return page

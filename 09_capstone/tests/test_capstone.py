@@ -159,7 +159,7 @@ class TestGallery:
 
     def test_no_strategy_depends_on_the_ones_before_it(self, impl, run, monkeypatch):
         before = impl.gallery(*load_run(run), ["a"], max_new_tokens=20)
-        monkeypatch.delitem(STRATEGIES, "temperature 0.5")
+        monkeypatch.delitem(STRATEGIES, list(STRATEGIES)[1])  # put back at the end, for others
         assert texts(impl.gallery(*load_run(run), ["a"], max_new_tokens=20)) == [
             text for i, text in enumerate(texts(before)) if i != 1
         ]
