@@ -89,7 +89,8 @@ def is_right(topic: str, exercise: Exercise, yours: Callable) -> bool:
     except Exception as error:
         problem = f"{exercise.name} raises {type(error).__name__}: {error}"
     if problem:
-        raise ValueError(f"{exercise.file}:{exercise.line} is not right yet.\n{problem}")
+        where = f"{exercise.file}:{exercise.line}"
+        raise ValueError(f"{where}: {exercise.name} is not right yet.\n{problem}")
     return True
 
 

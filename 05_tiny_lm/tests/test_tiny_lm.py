@@ -129,6 +129,12 @@ class TestTinyTransformerLM:
     def test_has_as_many_blocks_as_it_was_asked_for(self, impl):
         assert len(impl.TinyTransformerLM(small(n_layers=3)).blocks) == 3
 
+    def test_every_block_has_weights_of_its_own(self, impl):
+        blocks = impl.TinyTransformerLM(small(n_layers=3)).blocks
+        one, *_ = counts = [sum(p.numel() for p in block.parameters()) for block in blocks]
+        assert counts == [one] * 3
+        assert sum(p.numel() for p in blocks.parameters()) == 3 * one  # each counted once
+
     @variants
     def test_the_future_cannot_change_the_past(self, impl, changes):
         model = randomize(impl.TinyTransformerLM(small(**changes)))

@@ -1,0 +1,202 @@
+"""What a contributor's change must leave true, and a learner's need not: run by `.ci/run` alone.
+
+The tests that start processes work in a copy of the course, whose package is found before the
+installed one.
+"""
+
+import ast
+import doctest
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny_transformer.setup.diagnosis import misconceptions
+from tiny_transformer.setup.progress import folders, read_exercises
+
+ROOT = Path(__file__).parents[1]
+ALL = folders(ROOT)
+
+
+def load(folder: str, part: str) -> object:
+    return importlib.import_module(f"tiny_transformer.{folder[3:]}.{part}")
+
+
+@pytest.mark.parametrize("folder", ALL)
+def test_no_stub_was_committed_solved(folder):
+    assert all(exercise.stub for exercise in read_exercises(ROOT, folder, {}))
+
+
+@pytest.mark.parametrize("folder", ALL)
+def test_every_exercise_is_graded_and_has_a_known_mistake(folder):
+    names = {exercise.name for exercise in read_exercises(ROOT, folder, {})}
+    module = load(folder, "exercises")
+    written = {
+        name
+        for name, thing in vars(module).items()
+        if getattr(thing, "__module__", None) == module.__name__
+    }
+    assert names == written == {bug.exercise for bug in misconceptions(folder[3:])}
+
+
+def test_there_are_at_least_90_known_mistakes():
+    assert sum(len(misconceptions(folder[3:])) for folder in ALL) >= 90
+
+
+@pytest.mark.parametrize("folder", ALL)
+def test_an_exercise_takes_what_the_reference_takes(folder):
+    for exercise in read_exercises(ROOT, folder, {}):
+        ours = inspect.signature(getattr(load(folder, "exercises"), exercise.name)).parameters
+        theirs = inspect.signature(getattr(load(folder, "reference"), exercise.name)).parameters
+        assert list(ours.values()) == list(theirs.values())[: len(ours)], exercise.name
+
+
+@pytest.mark.parametrize("folder", ALL)
+def test_an_exercise_s_example_is_true_of_the_reference(folder):
+    exercises = load(folder, "exercises")
+    names = vars(exercises) | vars(load(folder, "reference"))
+    runner = doctest.DocTestRunner()
+    for exercise in read_exercises(ROOT, folder, {}):
+        stub = getattr(exercises, exercise.name)
+        for example in doctest.DocTestFinder().find(stub, exercise.name, globs=dict(names)):
+            runner.run(example)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_every_text_file_is_opened_with_its_encoding():
+    silent = []
+    for file in ROOT.glob("*/**/*.py"):
+        if ".venv" in file.parts or "build" in file.parts:
+            continue
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute | ast.Name):
+                name = getattr(call.func, "attr", getattr(call.func, "id", None))
+                words = {keyword.arg for keyword in call.keywords}
+                texts = name in ("read_text", "write_text") and "encoding" not in words
+                modes = [a.value for a in call.args if isinstance(a, ast.Constant)]
+                opens = name == "open" and "encoding" not in words
+                if texts or (opens and not any("b" in str(mode) for mode in modes)):
+                    silent.append(f"{file.relative_to(ROOT)}:{call.lineno}")
+    assert silent == []
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A copy of the course, and a function that runs a command in it."""
+    files = subprocess.check_output(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT
+    )
+    for name in filter(None, files.decode().split("\0")):
+        if (ROOT / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    links = tmp_path / ".links" / "tiny_transformer"
+    links.mkdir(parents=True)
+    for folder in (*ALL, "00_data"):
+        source = tmp_path / (folder if folder in ALL else "data")
+        (links / folder[3:]).symlink_to(source, target_is_directory=True)
+
+    def run(*command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        for folder in without:
+            shutil.rmtree(tmp_path / folder)
+        # None in sys.modules is a module that cannot be imported, wherever else it is installed.
+        lines = [f"sys.modules['tiny_transformer.{folder[3:]}'] = None" for folder in without]
+        module, *arguments = command
+        code = "\n".join(
+            [
+                "import runpy, sys",
+                *lines,
+                f"sys.argv[1:] = {arguments!r}",
+                f"runpy.run_module({module!r}, run_name='__main__')",
+            ]
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(links.parent)},
+            capture_output=True,
+            encoding="utf-8",
+        )
+
+    return tmp_path, run
+
+
+def solve(course: Path, *chosen: str) -> None:
+    for folder in chosen:
+        shutil.copy(course / folder / "tests" / "solved.py", course / folder / "exercises.py")
+
+
+@pytest.mark.parametrize("n", range(len(ALL)))
+def test_a_module_needs_none_above_it(course, n):
+    _, run = course
+    done = run("pytest", "-q", ALL[n], without=tuple(ALL[n + 1 :]))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_the_solved_set_passes_everything_and_trains(course):
+    root, run = course
+    solve(root, *ALL)
+    graded = run("pytest", "-q", "--grade", *ALL)
+    assert graded.returncode == 0, graded.stdout
+    assert "skipped" not in graded.stdout.splitlines()[-1].replace("1 skipped", "")  # a GPU's test
+    progress = run("tiny_transformer.capstone", "progress").stdout
+    assert re.findall(r"(\d+) begun, +(\d+) not started", progress) == [("0", "0")] * len(ALL)
+    losses = []
+    for name, option in (("reference", []), ("mine", ["--mine"])):
+        trained = run(
+            "tiny_transformer.capstone", "train", "--preset", "smoke", "--out", name, *option
+        )
+        assert trained.returncode == 0, trained.stderr
+        records = (root / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        losses.append(json.loads(records[-1])["val_loss"])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+
+
+def test_a_half_solved_set_is_told_as_it_is(course):
+    root, run = course
+    solve(root, *ALL[:2])
+    run("pytest", "-q", *ALL[:3])
+    lines = run("tiny_transformer.capstone", "progress").stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["7", "5", *["0"] * 8]
+    assert "next: 02_multihead/exercises.py" in lines[2]
+    trained = run("tiny_transformer.capstone", "train", "--preset", "smoke", "--mine")
+    assert trained.returncode == 0, trained.stderr
+    assert re.findall(r"^(\S+) +yours", trained.stderr, re.M) == ALL[:2]
+    assert re.findall(r"^(\S+) +reference", trained.stderr, re.M) == ALL[2:]
+
+
+def test_a_planted_mistake_is_diagnosed_and_stops_a_run(course):
+    root, run = course
+    solve(root, *ALL)
+    file = root / "01_attention" / "exercises.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(" * d_k**-0.5", ""), encoding="utf-8")
+    told = "The scores are not scaled"
+    graded = run("pytest", "-q", "01_attention")
+    assert graded.returncode == 1
+    assert graded.stdout.index(told) < graded.stdout.index("Traceback")
+    trained = run("tiny_transformer.capstone", "train", "--preset", "smoke", "--mine")
+    assert trained.returncode == 1
+    assert told in trained.stderr and "attention_scores" in trained.stderr
+    assert "Traceback" not in trained.stderr
+    assert not (root / "runs").exists()
+
+
+def test_a_file_with_a_syntax_error_stops_a_run_in_one_sentence(course):
+    root, run = course
+    (root / "04_embeddings" / "exercises.py").write_text("def broken(:\n", encoding="utf-8")
+    trained = run("tiny_transformer.capstone", "train", "--preset", "smoke", "--mine")
+    assert trained.stderr.splitlines()[-1].startswith(
+        "tiny-transformer: 04_embeddings/exercises.py:1: SyntaxError"
+    )
+    graded = run("pytest", "-q", "04_embeddings")
+    assert graded.stdout.count("04_embeddings/exercises.py:1: SyntaxError") == 1
+    assert re.search(r"\d+ passed, \d+ skipped, 1 error", graded.stdout)

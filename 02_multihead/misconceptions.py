@@ -1,0 +1,215 @@
+"""Wrong turns that learners take in module 02, and what to say to each."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tiny_transformer.multihead import reference
+from tiny_transformer.setup.diagnosis import Misconception, probe
+
+merge_heads, split_heads = reference.merge_heads, reference.split_heads
+
+
+def some(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@probe("split_heads", B=2, T=5, n_heads=3, d_head=4, d_model=12)
+def three_heads_of_four_features(split_heads: Callable) -> Any:
+    return split_heads(some(2, 5, 12), 3)
+
+
+@probe("merge_heads", B=2, T=5, n_heads=3, d_head=4, d_model=12)
+def heads_that_were_split(merge_heads: Callable) -> Any:
+    return merge_heads(some(2, 3, 5, 4))
+
+
+@probe("MultiHeadAttention", B=2, T=5, n_heads=3, d_head=4, d_model=12)
+def known_weights_masked_and_open(MultiHeadAttention: Callable) -> Any:
+    layers = [MultiHeadAttention(12, 3), MultiHeadAttention(12, 3, causal=False)]
+    noisy = MultiHeadAttention(12, 3, dropout=0.5)
+    x = some(2, 5, 12)
+    for layer in (*layers, noisy):
+        fill(layer)
+    outputs = [layer(x, return_weights=True) for layer in layers]
+    facts = {
+        "out is the same with and without the weights": same(layers[0](x), outputs[0][0]),
+        "in training dropout changes the result": not same(noisy(x), noisy(x)),
+        "outside training dropout rests": same(noisy.eval()(x), outputs[0][0]),
+    }
+    return [*outputs, facts]
+
+
+def fill(module: nn.Module) -> None:
+    """The same numbers for the same names, whatever order they were made in."""
+    with torch.no_grad():
+        for seed, (_, p) in enumerate(sorted(module.named_parameters())):
+            p.copy_(some(*p.shape, seed=seed) / p.size(-1) ** 0.5)
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, atol=1e-5)
+
+
+@probe("attention_entropy", B=2, n_heads=3, T=5, S=7)
+def rows_with_and_without_zeros(attention_entropy: Callable) -> Any:
+    hidden = torch.zeros(7).index_fill(0, torch.tensor([5, 6]), -math.inf)
+    return [
+        attention_entropy(some(2, 3, 5, 7).softmax(-1)),
+        attention_entropy((some(2, 3, 5, 7) + hidden).softmax(-1)),
+    ]
+
+
+class ScalesByTheModel(reference.MultiHeadAttention):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        q, k, v = self.heads_of(x)
+        return self.finish(q / math.sqrt(self.n_heads), k, v, return_weights)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        return tuple(split_heads(project(x), self.n_heads) for project in projections)
+
+    def finish(self, q: Tensor, k: Tensor, v: Tensor, return_weights: bool) -> Any:
+        heads, weights = self.attend_explicitly(q, k, v)
+        out = self.dropout(self.out_proj(merge_heads(heads)))
+        return (out, weights) if return_weights else out
+
+
+class LeavesOutTheLastProjection(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        heads, weights = self.attend_explicitly(*self.heads_of(x))
+        out = self.dropout(merge_heads(heads))
+        return (out, weights) if return_weights else out
+
+
+class NeverMasks(reference.MultiHeadAttention):
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, causal: bool = True):
+        super().__init__(d_model, n_heads, dropout, causal=False)
+
+
+class AlwaysMasks(reference.MultiHeadAttention):
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, causal: bool = True):
+        super().__init__(d_model, n_heads, dropout, causal=True)
+
+
+class AveragesTheHeads(reference.MultiHeadAttention):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        out, weights = super().forward(x, return_weights=True)
+        return (out, weights.mean(dim=1)) if return_weights else out
+
+
+class AttendsBeforeItSplits(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        q, k, v = (merge_heads(heads)[:, None] for heads in self.heads_of(x))  # one wide head
+        out, weights = self.finish(q, k, v, return_weights=True)
+        return (out, weights.expand(-1, self.n_heads, -1, -1)) if return_weights else out
+
+
+class DropsOutAlways(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        out, weights = self.finish(*self.heads_of(x), return_weights=True)
+        out = nn.functional.dropout(out, self.dropout.p)  # training=True is its default
+        return (out, weights) if return_weights else out
+
+
+class ForgetsDropout(reference.MultiHeadAttention):
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, causal: bool = True):
+        super().__init__(d_model, n_heads, 0.0, causal)
+
+
+MISCONCEPTIONS = [
+    Misconception(
+        "split_heads",
+        wrong=lambda x, n_heads: x.reshape(len(x), n_heads, x.size(1), -1),
+        hint="You reshaped (B, T, d_model) to (B, n_heads, T, d_head) in one go, which cuts the "
+        "numbers up in memory order: a head then mixes positions. Split the last axis first, then "
+        "move the heads to the front.",
+    ),
+    Misconception(
+        "split_heads",
+        wrong=lambda x, n_heads: x.unflatten(-1, (-1, n_heads)).movedim(-1, 1),
+        hint="Your head h takes every n_heads-th feature; it should take the h-th slice of "
+        "neighbors. Weights trained elsewhere would be dealt out to the wrong heads.",
+    ),
+    Misconception(
+        "merge_heads",
+        wrong=lambda x: x.reshape(len(x), x.size(2), -1),
+        hint="The shape is right and the features are not: reshaping without moving the head axis "
+        "back behind T mixes positions, so that a token reads what others said.",
+    ),
+    Misconception(
+        "merge_heads",
+        wrong=lambda x: x.permute(0, 2, 3, 1).flatten(2),
+        hint="You interleave the heads feature by feature. `split_heads` gives head h the h-th "
+        "slice, so merging must lay the slices side by side, or the two do not undo each other.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=ScalesByTheModel,
+        hint="Your scores are divided by sqrt(d_model): each head's dot product has only d_head "
+        "terms, so they come out too small and the weights too even. Scale by the head's width.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=LeavesOutTheLastProjection,
+        hint="Your out_proj is never used. Without it no head's finding can be combined with "
+        "another's, and its weights get no gradient.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=NeverMasks,
+        hint="With `causal` a position still sees the future. In training the model would copy the "
+        "token it must predict, and be lost when it has to write.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=AlwaysMasks,
+        hint="You mask even with causal=False, where every position may attend to all: an encoder "
+        "built of this could not look ahead.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=AveragesTheHeads,
+        hint="You return the average of the heads' weights. Heads look for different things; keep "
+        "one (T, T) map for each, or the average hides what they see.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=AttendsBeforeItSplits,
+        hint="You attend with the full width, as one head: all heads see one map. Split queries, "
+        "keys and values first: only then can each head attend to something of its own.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=DropsOutAlways,
+        hint="Your dropout works outside training too, so the same text gets other results each "
+        "time. F.dropout does not know the mode by itself; nn.Dropout does.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=ForgetsDropout,
+        hint="`dropout` has no effect: results in training are the same every time. A model that "
+        "is never disturbed learns a small text by heart.",
+    ),
+    Misconception(
+        "attention_entropy",
+        wrong=lambda weights: -(weights * weights.log()).sum(dim=-1),
+        hint="0 times ln 0 is NaN in floating point, and every causal row has zeros. It must count "
+        "as 0, its limit: torch has functions that know it.",
+    ),
+    Misconception(
+        "attention_entropy",
+        wrong=lambda weights: -torch.xlogy(weights, weights).sum(dim=-1) / math.log(2),
+        hint="You measure in bits (log2); the course counts in nats, like the loss: natural "
+        "logarithm. Otherwise ln(S) is not the most that a row can have.",
+    ),
+    Misconception(
+        "attention_entropy",
+        wrong=lambda weights: -torch.xlogy(weights, weights).mean(dim=-1),
+        hint="You averaged over the keys. An entropy is a sum over the outcomes; dividing by their "
+        "number makes wide rows look narrow.",
+    ),
+]
