@@ -71,20 +71,22 @@ def test_an_exercise_s_example_is_true_of_the_reference(folder):
 
 
 def test_every_text_file_is_opened_with_its_encoding():
-    silent = []
-    for file in ROOT.glob("*/**/*.py"):
-        if ".venv" in file.parts or "build" in file.parts:
-            continue
-        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute | ast.Name):
-                name = getattr(call.func, "attr", getattr(call.func, "id", None))
-                words = {keyword.arg for keyword in call.keywords}
-                texts = name in ("read_text", "write_text") and "encoding" not in words
-                modes = [a.value for a in call.args if isinstance(a, ast.Constant)]
-                opens = name == "open" and "encoding" not in words
-                if texts or (opens and not any("b" in str(mode) for mode in modes)):
-                    silent.append(f"{file.relative_to(ROOT)}:{call.lineno}")
+    silent = [
+        f"{file.relative_to(ROOT)}:{call.lineno}"
+        for file in (path for folder in (*ALL, "data") for path in (ROOT / folder).glob("**/*.py"))
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and opens_text(call)
+        if "encoding" not in {keyword.arg for keyword in call.keywords}
+    ]
     assert silent == []
+
+
+def opens_text(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in call.args[-1:])
+    return name.endswith((".read_text", ".write_text")) or (
+        (name == "open" or name.endswith(".open")) and name != "os.open" and not binary
+    )
 
 
 @pytest.fixture

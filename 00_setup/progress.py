@@ -142,7 +142,7 @@ def to_compare(
         for exercise in read_exercises(root, folder, results):
             if exercise.state == "solved" and (exercise.name not in known or len(of) == 1):
                 module = importlib.import_module(f"tiny_transformer.{folder[3:]}.reference")
-                solution = getattr(module, exercise.name)
+                solution = inspect.unwrap(getattr(module, exercise.name))
                 lines_of_it, first = inspect.getsourcelines(solution)
                 file = Path(inspect.getsourcefile(solution)).resolve().relative_to(root.resolve())
                 lines.append(

@@ -234,8 +234,8 @@ MISCONCEPTIONS = [
     Misconception(
         "TransformerBlock",
         wrong=HasNoResiduals,
-        hint="Nothing is added back: each half replaces the stream, so no straight path is left for "
-        "the gradient, and a deep stack hardly learns.",
+        hint="Nothing is added back: each half replaces the stream, which leaves no straight path "
+        "for the gradient, and a deep stack hardly learns.",
     ),
     Misconception(
         "TransformerBlock",

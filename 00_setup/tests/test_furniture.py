@@ -1,8 +1,6 @@
-"""What every module's furniture has in common: exercises, examples and misconceptions that fit."""
+"""What every module's misconceptions have in common: each is one, and told from all others."""
 
-import doctest
 import importlib
-import inspect
 from pathlib import Path
 from types import ModuleType
 
@@ -19,33 +17,6 @@ def topics_with(file: str) -> list[str]:
 
 def load(topic: str, part: str) -> ModuleType:
     return importlib.import_module(f"tiny_transformer.{topic}.{part}")
-
-
-def exercises_of(topic: str) -> dict[str, object]:
-    module = load(topic, "exercises")
-    return {
-        name: thing
-        for name, thing in vars(module).items()
-        if getattr(thing, "__module__", None) == module.__name__ and not name.startswith("_")
-    }
-
-
-@pytest.mark.parametrize("topic", topics_with("exercises.py"))
-def test_an_exercise_takes_what_the_reference_takes(topic):
-    for name, exercise in exercises_of(topic).items():
-        ours = inspect.signature(exercise).parameters
-        theirs = inspect.signature(getattr(load(topic, "reference"), name)).parameters
-        assert list(ours.values()) == list(theirs.values())[: len(ours)], name
-
-
-@pytest.mark.parametrize("topic", topics_with("exercises.py"))
-def test_an_exercise_s_example_is_true_of_the_reference(topic):
-    names = vars(load(topic, "exercises")) | vars(load(topic, "reference"))
-    runner = doctest.DocTestRunner()
-    for name, exercise in exercises_of(topic).items():
-        for example in doctest.DocTestFinder().find(exercise, name, globs=dict(names)):
-            runner.run(example)
-    assert runner.summarize(verbose=False).failed == 0
 
 
 @pytest.mark.parametrize("topic", topics_with("misconceptions.py"))
