@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tiny_transformer.setup.habits import HABITS, keeps_the_graph
+
 
 @pytest.mark.exercise("add_position_bias")
 class TestAddPositionBias:
@@ -15,15 +17,14 @@ class TestAddPositionBias:
         for b in range(B):
             torch.testing.assert_close(out[b], x[b] + bias)
 
-    def test_the_input_is_left_as_it_was(self, impl):
-        x = torch.zeros(2, 5, 3)
-        impl.add_position_bias(x, torch.ones(5, 3))
-        torch.testing.assert_close(x, torch.zeros(2, 5, 3))
-
     @pytest.mark.parametrize("shape", [(3,), (1, 3), (5, 1), (2, 1, 3)])
     def test_a_bias_that_would_be_stretched_is_an_error(self, impl, shape):
         with pytest.raises(ValueError):
             impl.add_position_bias(torch.zeros(2, 5, 3), torch.ones(shape))
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.add_position_bias, torch.randn(2, 5, 3), torch.randn(5, 3))
 
 
 @pytest.mark.exercise("pairwise_dots")
@@ -39,6 +40,10 @@ class TestPairwiseDots:
         expected = torch.einsum("btd,bsd->bts", q, k)
         torch.testing.assert_close(impl.pairwise_dots(q, k), expected)
 
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.pairwise_dots, torch.randn(2, 4, 8), torch.randn(2, 6, 8))
+
 
 @pytest.mark.exercise("fold_batch_time")
 class TestFoldBatchTime:
@@ -50,9 +55,9 @@ class TestFoldBatchTime:
             for t in range(3):
                 torch.testing.assert_close(folded[b * 3 + t], x[b, t])
 
-    def test_a_transposed_tensor_folds_too(self, impl):
-        x = torch.randn(3, 2, 4).transpose(0, 1)
-        torch.testing.assert_close(impl.fold_batch_time(x), torch.cat([x[0], x[1]]))
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.fold_batch_time, torch.randn(2, 3, 4))
 
 
 @pytest.mark.exercise("shift_targets")
@@ -67,6 +72,10 @@ class TestShiftTargets:
     def test_one_token_has_no_target(self, impl):
         with pytest.raises(ValueError):
             impl.shift_targets(torch.zeros(2, 1, dtype=torch.long))
+
+    @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.shift_targets, torch.arange(12).view(2, 6))
 
 
 @pytest.mark.exercise("pick_scores")
@@ -87,6 +96,10 @@ class TestPickScores:
         logits = torch.zeros(1, 1, 4, requires_grad=True)
         impl.pick_scores(logits, torch.tensor([[2]])).sum().backward()
         assert logits.grad.tolist() == [[[0.0, 0.0, 1.0, 0.0]]]
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.pick_scores, torch.randn(2, 3, 4), torch.randint(4, (2, 3)))
 
 
 @pytest.mark.exercise("Linear")
@@ -114,6 +127,10 @@ class TestLinear:
         assert values.abs().max() <= bound
         # a uniform spread is bound / sqrt(3); 2000 draws hit it within 5% (five sigmas)
         assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.Linear(6, 3), torch.randn(2, 5, 6))
 
 
 @pytest.mark.exercise("sgd_step")

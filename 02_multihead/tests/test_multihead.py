@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tiny_transformer.multihead.reference import MultiHeadAttention
+from tiny_transformer.setup.habits import HABITS
 
 
 def give_torch_the_weights_of(layer, n_heads):
@@ -38,10 +39,9 @@ class TestSplitHeads:
         expected = torch.stack(x.chunk(n_heads, dim=-1), dim=1)
         torch.testing.assert_close(impl.split_heads(x, n_heads), expected, rtol=0, atol=0)
 
-    def test_takes_a_view_whose_memory_is_in_another_order(self, impl):
-        view = torch.randn(8, 5, 2).permute(2, 1, 0)
-        expected = torch.stack(view.chunk(4, dim=-1), dim=1)
-        torch.testing.assert_close(impl.split_heads(view, 4), expected, rtol=0, atol=0)
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.split_heads, torch.randn(2, 5, 8), 4)
 
 
 @pytest.mark.exercise("merge_heads")
@@ -52,10 +52,9 @@ class TestMergeHeads:
         heads = torch.stack(x.chunk(n_heads, dim=-1), dim=1)
         torch.testing.assert_close(impl.merge_heads(heads), x, rtol=0, atol=0)
 
-    def test_takes_a_view_whose_memory_is_in_another_order(self, impl):
-        x = torch.randn(2, 5, 8)
-        view = x.view(2, 5, 4, 2).transpose(1, 2)
-        torch.testing.assert_close(impl.merge_heads(view), x, rtol=0, atol=0)
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.merge_heads, torch.randn(2, 4, 5, 2))
 
 
 @pytest.mark.exercise("MultiHeadAttention")
@@ -121,6 +120,10 @@ class TestMultiHeadAttention:
         with pytest.raises(ValueError):
             impl.MultiHeadAttention(d_model=32, n_heads=5)
 
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.MultiHeadAttention(16, 4), torch.randn(2, 5, 16))
+
 
 @pytest.mark.exercise("attention_entropy")
 class TestAttentionEntropy:
@@ -141,6 +144,10 @@ class TestAttentionEntropy:
         weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
         expected = torch.distributions.Categorical(probs=weights).entropy()
         torch.testing.assert_close(impl.attention_entropy(weights), expected)
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.attention_entropy, torch.randn(2, 4, 5, 7).softmax(dim=-1))
 
 
 def output_and_gradients(layer, x, past, explicit):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.embeddings.reference import rotate
+from tiny_transformer.setup.habits import HABITS, leaves_its_inputs_alone, takes_any_memory_layout
 from tiny_transformer.tiny_lm.reference import (
     ModelConfig,
     TinyTransformerLM,
@@ -186,11 +187,6 @@ class TestTinyTransformerLM:
         # A key bias adds the same to every score of a query, which the softmax ignores.
         assert all(name.endswith("k_proj.bias") for name in unreached)
 
-    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
-    def test_works_on_the_device_of_its_tokens(self, impl, positions):
-        model = impl.TinyTransformerLM(small(positions=positions)).to("meta")
-        assert model(torch.zeros(2, 8, dtype=torch.long, device="meta")).is_meta
-
     def test_a_text_longer_than_the_context_is_an_error(self, impl):
         model = impl.TinyTransformerLM(SMALL)
         with pytest.raises(ValueError):
@@ -215,6 +211,12 @@ class TestTinyTransformerLM:
         model = randomize(impl.TinyTransformerLM(small(dropout=0.5))).eval()
         tokens = torch.randint(11, (2, 8))
         torch.testing.assert_close(model(tokens), model(tokens), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("habit", HABITS)
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_it_has_good_habits(self, impl, positions, habit):
+        model = impl.TinyTransformerLM(small(positions=positions))
+        habit(model, torch.randint(11, (2, 8)))
 
 
 @pytest.mark.exercise("next_token_distribution")
@@ -243,6 +245,11 @@ class TestNextTokenDistribution:
         model = TinyTransformerLM(SMALL).train(training)
         impl.next_token_distribution(model, torch.zeros(1, 3, dtype=torch.long))
         assert all(module.training == training for module in model.modules())
+
+    @pytest.mark.parametrize("habit", [leaves_its_inputs_alone, takes_any_memory_layout])
+    def test_it_has_good_habits(self, impl, habit):
+        model = randomize(TinyTransformerLM(SMALL))
+        habit(partial(impl.next_token_distribution, model), torch.randint(11, (2, 5)))
 
 
 class TestModelConfig:

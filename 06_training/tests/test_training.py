@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tiny_transformer.setup.habits import HABITS, keeps_the_graph
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     AdamW,
@@ -69,6 +70,10 @@ class TestSplitCorpus:
         with pytest.raises(ValueError):
             impl.split_corpus(TOKENS, fraction)
 
+    @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.split_corpus, torch.arange(50))
+
 
 @pytest.mark.exercise("get_batch")
 class TestGetBatch:
@@ -110,6 +115,13 @@ class TestGetBatch:
         with pytest.raises(ValueError):
             impl.get_batch(torch.arange(N), 2, 8, torch.Generator())
 
+    @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
+    def test_it_has_good_habits(self, impl, habit):
+        def draw(tokens):
+            return impl.get_batch(tokens, 4, 8, torch.Generator().manual_seed(0))
+
+        habit(draw, torch.arange(50))
+
 
 @pytest.mark.exercise("cross_entropy")
 class TestCrossEntropy:
@@ -139,6 +151,10 @@ class TestCrossEntropy:
     def test_targets_that_do_not_fit_the_logits_are_an_error(self, impl, shape):
         with pytest.raises(ValueError):
             impl.cross_entropy(torch.zeros(2, 3, 11), torch.zeros(shape, dtype=torch.long))
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.cross_entropy, torch.randn(2, 5, 7), torch.randint(7, (2, 5)))
 
 
 @pytest.mark.exercise("perplexity")

@@ -14,6 +14,12 @@ from tiny_transformer.sampling.reference import (
     top_k_filter,
     top_p_filter,
 )
+from tiny_transformer.setup.habits import (
+    HABITS,
+    keeps_the_graph,
+    leaves_its_inputs_alone,
+    takes_any_memory_layout,
+)
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
@@ -53,6 +59,10 @@ class TestGreedy:
         assert choice.shape == lead
         assert logits.gather(-1, choice.unsqueeze(-1)).squeeze(-1).equal(logits.amax(-1))
 
+    @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.greedy, torch.randn(3, 7))
+
 
 @pytest.mark.exercise("apply_temperature")
 class TestApplyTemperature:
@@ -67,6 +77,10 @@ class TestApplyTemperature:
     def test_a_temperature_not_above_0_is_an_error(self, impl, temperature):
         with pytest.raises(ValueError):
             impl.apply_temperature(CHANCES.log(), temperature)
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.apply_temperature, torch.randn(3, 7), 0.5)
 
 
 @pytest.mark.exercise("top_k_filter")
@@ -98,6 +112,10 @@ class TestTopKFilter:
     def test_a_k_that_keeps_nothing_is_an_error(self, impl, k):
         with pytest.raises(ValueError):
             impl.top_k_filter(CHANCES.log(), k)
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.top_k_filter, torch.randn(3, 7), 4)
 
 
 def slow_top_p(logits, p):
@@ -143,6 +161,10 @@ class TestTopPFilter:
         with pytest.raises(ValueError):
             impl.top_p_filter(CHANCES.log(), p)
 
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.top_p_filter, torch.randn(3, 7), 0.8)
+
 
 @pytest.mark.exercise("sample")
 class TestSample:
@@ -187,6 +209,13 @@ class TestSample:
         draws = [impl.sample(logits, generator=seeded(seed)) for seed in (1, 1, 2)]
         assert draws[0].equal(draws[1])
         assert not draws[0].equal(draws[2])
+
+    @pytest.mark.parametrize("habit", [leaves_its_inputs_alone, takes_any_memory_layout])
+    def test_it_has_good_habits(self, impl, habit):
+        def draw(logits):
+            return impl.sample(logits, 0.7, 5, 0.9, torch.Generator().manual_seed(0))
+
+        habit(draw, torch.randn(3, 7))
 
 
 def slow_generate(impl, model, tokens, max_new_tokens, **strategy):

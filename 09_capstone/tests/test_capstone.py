@@ -390,7 +390,8 @@ class TestCommandLine:
         self, command, corpus, tmp_path
     ):
         file = tmp_path / "my.toml"
-        file.write_text(f"corpus = '{corpus}'\nseed = 5\n[train]\nmax_steps = 3\n", encoding="utf-8")
+        settings = f"corpus = '{corpus}'\nseed = 5\n[train]\nmax_steps = 3\n"
+        file.write_text(settings, encoding="utf-8")
         options = ("--config", file, "--out", tmp_path / "run", "--train.max-steps", 1)
         assert command("train", "--preset", "smoke", *options)[0] == 0
         config = read_config(tmp_path / "run" / "config.toml", PRESETS["gpu"])
