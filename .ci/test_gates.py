@@ -105,6 +105,9 @@ def course(tmp_path):
         source = tmp_path / (folder if folder in ALL else "data")
         (links / folder[3:]).symlink_to(source, target_is_directory=True)
 
+    environment = {**os.environ, "PYTHONPATH": str(links.parent)}
+    environment.pop("CI", None)  # with it pytest repeats each message in full
+
     def run(*command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
         for folder in without:
             shutil.rmtree(tmp_path / folder)
@@ -122,7 +125,7 @@ def course(tmp_path):
         return subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(links.parent)},
+            env=environment,
             capture_output=True,
             encoding="utf-8",
         )

@@ -39,9 +39,11 @@ def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
                 return problem + which
         return None
     if isinstance(want, dict):
-        for claim, truth in want.items():
-            if got[claim] is not truth:
-                return f"this should {'' if truth else 'not '}hold: {claim}."
+        for claim, theirs in want.items():
+            if theirs is True and got[claim] is not True:
+                return f"this should hold: {claim}."
+            if problem := explain(got[claim], theirs, sizes):
+                return f"for {claim} it {problem}"
         return None
     if not isinstance(want, Tensor):
         return None if got == want else f"returned {got!r}; expected {want!r}."
@@ -74,6 +76,9 @@ def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
     def name(size: int) -> str:
         return label(size, sizes) or f"of size {size}"
 
+    def names(pair: list[int]) -> str:
+        return f"the axes {name(pair[0])} and {name(pair[1])}"
+
     lost, extra = difference(want, got), difference(got, want)
     if not lost and not extra:
         moved = [name(a) for a, b in zip(got, want, strict=True) if a != b]
@@ -83,9 +88,9 @@ def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
     if not want or not got:
         return f"an axis was {'kept' if got else 'lost'} that should {'not ' if got else ''}be"
     if len(lost) == 1 and len(extra) == 2 and math.prod(extra) == lost[0]:
-        return f"{name(extra[0])} and {name(extra[1])} were not folded into {name(lost[0])}"
+        return f"{names(extra)} were not folded into the axis {name(lost[0])}"
     if len(lost) == 2 and len(extra) == 1 and math.prod(lost) == extra[0]:
-        return f"{name(extra[0])} was not split into {name(lost[0])} and {name(lost[1])}"
+        return f"the axis {name(extra[0])} was not split into {names(lost)}"
     if not extra:
         return f"the axis {name(lost[0])} is missing; was it summed, averaged or indexed away?"
     if not lost:

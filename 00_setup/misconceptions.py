@@ -1,6 +1,7 @@
 """Wrong turns that learners take in module 00, and what to say to each."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,44 +13,47 @@ def some(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-@probe("add_position_bias")
+@probe("add_position_bias", T=3, d_model=2)
 def as_many_sequences_as_positions(add_position_bias: Callable) -> list[Tensor]:
     x = torch.zeros(3, 3, 2)
     return [add_position_bias(x, some(3, 2)), x]
 
 
-@probe("pairwise_dots")
+@probe("pairwise_dots", B=2, T=4, d_k=3)
 def as_many_queries_as_keys(pairwise_dots: Callable) -> list[Tensor]:
     return [pairwise_dots(some(2, 4, 3), some(2, 4, 3).flip(1))]
 
 
-@probe("fold_batch_time")
+@probe("fold_batch_time", B=2, T=3, d_model=4)
 def a_small_batch(fold_batch_time: Callable) -> list[Tensor]:
     return [fold_batch_time(some(2, 3, 4))]
 
 
-@probe("shift_targets")
-def counted_tokens(shift_targets: Callable) -> list[Tensor]:
-    return list(shift_targets(torch.arange(8).view(2, 4)))
+@probe("shift_targets", B=2, T=3)
+def counted_tokens(shift_targets: Callable) -> Any:
+    return shift_targets(torch.arange(8).view(2, 4))
 
 
-@probe("pick_scores")
+@probe("pick_scores", B=2, T=3, vocab_size=4)
 def targets_that_are_not_the_best(pick_scores: Callable) -> list[Tensor]:
     return [pick_scores(some(2, 3, 4), torch.tensor([[0, 1, 2], [3, 2, 1]]))]
 
 
-@probe("Linear")
-def shapes_spread_and_output(Linear: Callable) -> list[Tensor]:
+@probe("Linear", B=4, d_in=3, d_out=2)
+def shapes_spread_and_output(Linear: Callable) -> Any:
     layer, wide = Linear(3, 2), Linear(48, 64)
-    spread = (wide.weight.std() * (3 * 48) ** 0.5).round()  # 1 for uniform in +-1 / sqrt(d_in)
+    bound, largest = 48**-0.5, wide.weight.abs().max().item()
+    facts = {
+        "weight and bias are registered as parameters": len(list(layer.parameters())) == 2,
+        "the weights begin spread over +-1 / sqrt(d_in)": 0.9 < largest / bound < 1.001,
+    }
     with torch.no_grad():
         for param in (layer.weight, layer.bias):
             param.copy_(torch.arange(param.numel()).view(param.shape))
-    registered = torch.tensor(len(list(layer.parameters())))
-    return [spread, registered, layer(some(4, 3)), layer.weight]
+    return [facts, layer.weight, layer(some(4, 3))]
 
 
-@probe("sgd_step")
+@probe("sgd_step", n=3)
 def a_step_of_two_parameters(sgd_step: Callable) -> list[Tensor]:
     params = [some(3).requires_grad_(), some(2, 2).requires_grad_()]
     sum((param**3).sum() for param in params).backward()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,40 +16,52 @@ def some(*shape: int) -> Tensor:
 
 
 @probe("split_corpus")
-def sizes_order_and_completeness(split_corpus: Callable) -> list[Tensor]:
+def sizes_order_and_completeness(split_corpus: Callable) -> Any:
     train_tokens, val_tokens = split_corpus(torch.arange(50))
-    complete = torch.cat((train_tokens, val_tokens)).sort().values
-    in_order = [tokens.diff().eq(1).all() for tokens in (train_tokens, val_tokens)]
-    return [torch.tensor(len(val_tokens)), complete, *in_order]
+    both = torch.cat((train_tokens, val_tokens))
+    return {
+        "the two parts together are the corpus": both.sort().values.tolist() == list(range(50)),
+        "the tokens stay in their order": all(
+            part.diff().eq(1).all() for part in (train_tokens, val_tokens)
+        ),
+        "how many of 50 tokens validate": len(val_tokens),
+    }
 
 
-@probe("get_batch")
-def windows_of_counted_tokens(get_batch: Callable) -> list[Tensor]:
+@probe("get_batch", B=200, T=4)
+def windows_of_counted_tokens(get_batch: Callable) -> Any:
     inputs, targets = get_batch(torch.arange(12), 200, 4, torch.Generator().manual_seed(0))
     again, _ = get_batch(torch.arange(12), 200, 4, torch.Generator().manual_seed(0))
-    repeats = torch.tensor(again.equal(inputs))
-    return [targets - inputs, inputs - inputs[:, :1], inputs[:, 0].unique(), repeats]
+    return [
+        targets - inputs,
+        inputs - inputs[:, :1],
+        {
+            "a generator of the same seed draws the same windows": again.equal(inputs),
+            "the first tokens of windows from 12 tokens": inputs[:, 0].unique().tolist(),
+        },
+    ]
 
 
-@probe("cross_entropy")
-def plain_and_huge_scores(cross_entropy: Callable) -> list[Tensor]:
+@probe("cross_entropy", B=2, T=3, vocab_size=5)
+def plain_and_huge_scores(cross_entropy: Callable) -> Any:
     plain = cross_entropy(some(2, 3, 5), torch.tensor([[0, 1, 2], [4, 3, 0]]))
     huge = torch.tensor([[1e4, 1e4, -1e4]])
     losses = [cross_entropy(huge, torch.tensor([target])) for target in (0, 2)]
-    return [plain, torch.stack(losses).isfinite().all()]
+    finite = all(loss.isfinite() for loss in losses)
+    return [plain, {"huge scores give a finite loss": finite}]
 
 
 @probe("perplexity")
-def of_a_loss_and_a_half(perplexity: Callable) -> list[Tensor]:
-    return [torch.tensor(float(perplexity(1.5)))]
+def of_a_loss_and_of_none(perplexity: Callable) -> Tensor:
+    return torch.tensor([float(perplexity(loss)) for loss in (1.5, 0.0)])
 
 
-@probe("warmup_cosine")
-def a_short_schedule_and_beyond(warmup_cosine: Callable) -> list[Tensor]:
-    return [torch.tensor([float(warmup_cosine(step, 4, 20, 1.0, 0.1)) for step in range(24)])]
+@probe("warmup_cosine", step=24)
+def a_short_schedule_and_beyond(warmup_cosine: Callable) -> Tensor:
+    return torch.tensor([float(warmup_cosine(step, 4, 20, 1.0, 0.1)) for step in range(24)])
 
 
-@probe("clip_gradients")
+@probe("clip_gradients", n=4)
 def a_long_and_a_short_gradient(clip_gradients: Callable) -> list[Tensor]:
     params = [nn.Parameter(torch.zeros(4)) for _ in range(2)]
     for p, length in zip(params, (10.0, 0.5), strict=True):
@@ -57,7 +70,7 @@ def a_long_and_a_short_gradient(clip_gradients: Callable) -> list[Tensor]:
     return [p.grad for p in params]
 
 
-@probe("AdamW")
+@probe("AdamW", n=6)
 def five_steps_with_decay(AdamW: Callable) -> list[Tensor]:
     weight = nn.Parameter(some(6))
     optimizer = AdamW([weight], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.5)
@@ -68,12 +81,12 @@ def five_steps_with_decay(AdamW: Callable) -> list[Tensor]:
 
 
 @probe("train_step")
-def two_steps_of_a_table_of_scores(train_step: Callable) -> list[Tensor]:
+def two_steps_of_a_table_of_scores(train_step: Callable) -> Any:
     model = nn.Embedding.from_pretrained(some(4, 4), freeze=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     inputs, targets = torch.tensor([[[0, 1, 2], [3, 2, 0]], [[1, 2, 3], [2, 0, 1]]])
     losses = [float(train_step(model, optimizer, inputs, targets, 0.1)) for _ in range(2)]
-    return [torch.tensor(losses), model.weight]
+    return {"the losses of two steps": torch.tensor(losses), "the weights": model.weight}
 
 
 def exp_then_log(logits: Tensor, targets: Tensor) -> Tensor:

@@ -17,38 +17,42 @@ SMALL = ModelConfig(
 CHANCES = torch.tensor([[0.15, 0.5, 0.1, 0.25], [0.05, 0.15, 0.2, 0.6]])
 
 
-@probe("greedy")
+@probe("greedy", B=2, vocab_size=4)
 def two_rows(greedy: Callable) -> list[Tensor]:
     return [greedy(CHANCES.log())]
 
 
-@probe("apply_temperature")
+@probe("apply_temperature", B=2, vocab_size=4)
 def half_the_temperature(apply_temperature: Callable) -> list[Tensor]:
     return [apply_temperature(CHANCES.log(), 0.5).softmax(dim=-1)]
 
 
-@probe("top_k_filter")
+@probe("top_k_filter", B=2, vocab_size=4)
 def the_two_best_and_what_was_given(top_k_filter: Callable) -> list[Tensor]:
     logits = CHANCES.log()
     return [top_k_filter(logits, 2), logits]
 
 
-@probe("top_p_filter")
+@probe("top_p_filter", B=2, vocab_size=4)
 def nuclei_of_one_token_and_of_two(top_p_filter: Callable) -> list[Tensor]:
     return [top_p_filter(CHANCES.log(), p).softmax(dim=-1) for p in (0.3, 0.7)]
 
 
-@probe("sample")
-def which_tokens_come_up_and_whether_they_repeat(sample: Callable) -> list[Tensor]:
+@probe("sample", B=1000, vocab_size=4)
+def which_tokens_come_up_and_whether_they_repeat(sample: Callable) -> Any:
     logits = CHANCES[:1].log().expand(1000, 4)
     drawn, again = (
         sample(logits, 2.0, None, 0.7, torch.Generator().manual_seed(0)) for _ in range(2)
     )
-    return [drawn.unique(), torch.tensor(drawn.equal(again)), torch.tensor(drawn.shape)]
+    return {
+        "the shape of the tokens drawn for 1000 rows": list(drawn.shape),
+        "a generator of the same seed draws the same tokens": drawn.equal(again),
+        "which tokens come up": drawn.unique().tolist(),
+    }
 
 
-@probe("generate")
-def within_the_context_while_training_and_past_the_context(generate: Callable) -> list[Tensor]:
+@probe("generate", B=2, T=8)
+def within_the_context_while_training_and_past_the_context(generate: Callable) -> Any:
     generator = torch.Generator().manual_seed(0)
     model = TinyTransformerLM(SMALL).eval()
     with torch.no_grad():
@@ -59,20 +63,26 @@ def within_the_context_while_training_and_past_the_context(generate: Callable) -
 
     quiet = generate(model, short, 5, temperature=0, use_cache=False)
     noisy = generate(model.train(), short, 5, temperature=0, use_cache=False)
-    facts = [noisy.equal(quiet), all(module.training for module in model.modules())]
+    still_training = all(module.training for module in model.modules())
     text = generate(model.eval(), long, 2, temperature=0, use_cache=False)
-    facts += [text.size(1) == 14, len(text[:, -2].unique()) > 1]
-    return [quiet, torch.tensor(facts)]
+    facts = {
+        "dropout rests while the model writes": noisy.equal(quiet),
+        "a model that was training is training afterwards": still_training,
+        "a text longer than the context comes back whole": text.size(1) == 14,
+        "past the context the last tokens are read": len(text[:, -2].unique()) > 1,
+    }
+    return [quiet, facts]
 
 
-@probe("KVCache")
-def two_layers_and_a_third_token(KVCache: Callable) -> list[Tensor]:
+@probe("KVCache", B=1, n_heads=2, T=3, d_head=8)
+def two_layers_and_a_third_token(KVCache: Callable) -> Any:
     cache = KVCache(SMALL, 1)
     k = torch.randn(2, 1, 2, 3, 8, generator=torch.Generator().manual_seed(0))
     cache.append(0, k[0, :, :, :2], -k[0, :, :, :2])
     keys, _ = cache.append(1, k[1, :, :, :2], -k[1, :, :, :2])
     cache.length = 2
-    return [torch.tensor(keys.shape), *cache.append(0, k[0, :, :, 2:], -k[0, :, :, 2:])]
+    shape = {"the shape of the second layer's keys after two tokens": list(keys.shape)}
+    return [shape, cache.append(0, k[0, :, :, 2:], -k[0, :, :, 2:])]
 
 
 def keep_what_beats_the_kth(logits: Tensor, k: int) -> Tensor:

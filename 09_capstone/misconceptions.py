@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from tiny_transformer.capstone import reference, report
 from tiny_transformer.capstone.report import STRATEGIES
@@ -31,13 +30,16 @@ SMALL = ModelConfig(max_len=8, d_model=8, n_layers=1, n_heads=2, d_ff=16)
 
 
 @probe("build_model")
-def a_text_of_few_characters(build_model: Callable) -> list[Tensor]:
+def a_text_of_few_characters(build_model: Callable) -> dict[str, int]:
     model, tokenizer = build_model(SMALL, TEXT)
-    return [torch.tensor([model.config.vocab_size, tokenizer.vocab_size])]
+    return {
+        "the tokenizer's vocabulary": tokenizer.vocab_size,
+        "the model's vocabulary": model.config.vocab_size,
+    }
 
 
 @probe("train")
-def two_runs_of_one_seed_and_one_that_is_over(train: Callable) -> list[Tensor]:
+def two_runs_of_one_seed_and_one_that_is_over(train: Callable) -> dict[str, bool]:
     with (
         TemporaryDirectory() as folder,
         redirect_stdout(io.StringIO()),
@@ -57,7 +59,13 @@ def two_runs_of_one_seed_and_one_that_is_over(train: Callable) -> list[Tensor]:
         train(config, again)
         repeats = weights(again) == before
         train(config, run, resume=True)
-        return [torch.tensor([abs(told - measured) < 1e-5, repeats, weights(run) == before])]
+        return {
+            "the loss is that of the saved weights on the validation split": (
+                abs(told - measured) < 1e-5
+            ),
+            "two runs of one seed are the same": repeats,
+            "resuming a run that is over changes nothing": weights(run) == before,
+        }
 
 
 def weights(run: Path) -> bytes:
@@ -65,12 +73,17 @@ def weights(run: Path) -> bytes:
 
 
 @probe("gallery")
-def a_short_prompt_alone_and_beside_a_longer_one(gallery: Callable) -> list[Tensor]:
+def a_short_prompt_alone_and_beside_a_longer_one(gallery: Callable) -> dict[str, bool]:
     model, tokenizer = reference.build_model(SMALL, TEXT)
     alone, both = (gallery(model, tokenizer, prompts, 4) for prompts in (["no"], ["to be", "no"]))
     greedy = alone.split("```")[1]
-    begun = [both.count(f"```text\n{prompt}") == len(STRATEGIES) for prompt in ("to be", "no")]
-    return [torch.tensor([greedy in both, *begun])]
+    begun = {
+        f"every way of sampling continues {prompt!r} once": (
+            both.count(f"```text\n{prompt}") == len(STRATEGIES)
+        )
+        for prompt in ("to be", "no")
+    }
+    return {"a prompt is continued as if it stood alone": greedy in both, **begun}
 
 
 def keep_the_vocabulary_of_the_config(

@@ -6,6 +6,7 @@ import torch
 from tiny_transformer.setup.families import explain
 
 SIZES = {"B": 2, "T": 5, "S": 7, "n_heads": 4, "d_head": 8, "d_model": 32}
+HEADS = "the axes n_heads and d_head"
 X = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
 SQUARE = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
 WEIGHTS = SQUARE.softmax(dim=-1)
@@ -18,9 +19,9 @@ def test_the_right_answer_has_no_explanation():
 @pytest.mark.parametrize(
     "got, want, reason",
     [
-        ((2, 5, 4, 8), (2, 5, 32), "n_heads and d_head were not folded into d_model"),
-        ((2, 4, 5, 8), (2, 5, 32), "n_heads and d_head were not folded into d_model"),
-        ((2, 5, 32), (2, 4, 5, 8), "d_model was not split into n_heads and d_head"),
+        ((2, 5, 4, 8), (2, 5, 32), f"{HEADS} were not folded into the axis d_model"),
+        ((2, 4, 5, 8), (2, 5, 32), f"{HEADS} were not folded into the axis d_model"),
+        ((2, 5, 32), (2, 4, 5, 8), f"the axis d_model was not split into {HEADS}"),
         ((2, 5, 4, 8), (2, 4, 5, 8), "the axes T and n_heads are swapped"),
         ((8, 2, 4, 5), (2, 4, 5, 8), "the right axes in another order"),
         ((2, 7), (2, 5, 7), "the axis T is missing; was it summed, averaged or indexed away?"),
@@ -82,6 +83,7 @@ def test_a_wrong_value_is_told_by_its_family(got, told):
         ((X, -X), (X, X), "the right numbers with the wrong sign. (result 2 of 2)"),
         (["no"], ["yes"], "returned 'no'; expected 'yes'."),
         ({"it repeats": False}, {"it repeats": True}, "this should hold: it repeats."),
+        ({"p = 1": "no"}, {"p = 1": "yes"}, "for p = 1 it returned 'no'; expected 'yes'."),
     ],
 )
 def test_a_wrong_answer_of_another_kind(got, want, told):
