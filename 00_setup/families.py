@@ -29,6 +29,8 @@ MAPS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
 
 def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
     """What is wrong with `got`, or None if it is `want`. Both may be nested lists and tuples."""
+    if kind(got) == kind(want) == "a value":
+        return None if got == want else f"returned {got!r}; expected {want!r}."
     if kind(got) != kind(want):
         forgotten = " Is a `return` missing?" if "None" in kind(got) else ""
         return f"returned {kind(got)}; expected {kind(want)}.{forgotten}"
@@ -45,18 +47,15 @@ def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
             if problem := explain(got[claim], theirs, sizes):
                 return f"for {claim} it {problem}"
         return None
-    if not isinstance(want, Tensor):
-        return None if got == want else f"returned {got!r}; expected {want!r}."
     if got.shape != want.shape:
         return explain_shape(got.shape, want.shape, sizes)
     return explain_dtype(got, want) or explain_values(got, want, sizes)
 
 
 def kind(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(map(kind, value))})"
-    if isinstance(value, list):
-        return f"[{', '.join(map(kind, value))}]"
+    if isinstance(value, list | tuple) and {*map(kind, value)} - {"a value"}:
+        left, right = "()" if isinstance(value, tuple) else "[]"
+        return f"{left}{', '.join(map(kind, value))}{right}"
     if isinstance(value, dict):
         return "facts"
     return "None" if value is None else "a tensor" if isinstance(value, Tensor) else "a value"
@@ -149,9 +148,10 @@ def by_factor(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     """One factor or one offset for all."""
     finite = want.isfinite() & got.isfinite()
     a, b = got[finite], want[finite]
-    if b.numel() < 2 or b.unique().numel() < 2:
-        return None
     factor = (a @ b / (b @ b)).item()
+    if b.unique().numel() < 2:  # of one number anything is a multiple
+        name = meaning(factor, sizes)
+        return f"it is {factor:.4g}{name} times what it should be." if name else None
     if factor and same(got, want * factor):
         if same(got, -want):
             return "the right numbers with the wrong sign."
@@ -163,7 +163,7 @@ def by_factor(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
 
 
 def meaning(factor: float, sizes: Sizes) -> str:
-    """How a factor is probably called: d_k, 1 / √d_k, B T."""
+    """How a factor is probably called: d_k, 1 / √d_k, B × T."""
     constants = {"ln 2": math.log(2), "√2": math.sqrt(2)}
     for name, n in sizes.items():
         constants |= {
@@ -172,10 +172,12 @@ def meaning(factor: float, sizes: Sizes) -> str:
             f"{name} / ({name} - 1)": n / max(n - 1, 1),
         }
     for (a, m), (b, n) in itertools.combinations(sizes.items(), 2):
-        constants[f"({a} {b})"] = m * n
+        constants[f"{a} × {b}"] = m * n
     names = [name for name, c in constants.items() if math.isclose(factor, c, rel_tol=1e-4)]
     names += [
-        f"1 / {name}" for name, c in constants.items() if math.isclose(factor * c, 1, rel_tol=1e-4)
+        f"1 / ({name})" if name.count(" ") > 1 else f"1 / {name}"
+        for name, c in constants.items()
+        if math.isclose(factor * c, 1, rel_tol=1e-4)
     ]
     return f" ({names[0]})" if names else ""
 

@@ -52,7 +52,7 @@ def test_both_shapes_are_read_aloud():
         (-X, "the right numbers with the wrong sign."),
         (X * 8**0.5, "every number is 2.828 (√d_head) times what it should be."),
         (X / 32, "every number is 0.03125 (1 / d_model) times what it should be."),
-        (X / 10, "every number is 0.1 (1 / (B T)) times what it should be."),
+        (X / 10, "every number is 0.1 (1 / (B × T)) times what it should be."),
         (X / 0.6931472, "(1 / ln 2) times"),
         (X + 0.5, "every number is off by the same +0.5."),
         (X.softmax(-1), "its softmax: probabilities where scores are expected."),
@@ -81,13 +81,20 @@ def test_a_wrong_value_is_told_by_its_family(got, told):
         (torch.rand(3, 4).softmax(0), torch.rand(3, 4).softmax(1), "sums to 1 along axis 0"),
         (SQUARE.triu(), SQUARE, "15 of 36 numbers are wrong, all of them below the diagonal"),
         ((X, -X), (X, X), "the right numbers with the wrong sign. (result 2 of 2)"),
-        (["no"], ["yes"], "returned 'no'; expected 'yes'."),
+        ("no", "yes", "returned 'no'; expected 'yes'."),
+        ([1, 2], [1], "returned [1, 2]; expected [1]."),
+        ([X, 2], [X, 1], "returned 2; expected 1."),
         ({"it repeats": False}, {"it repeats": True}, "this should hold: it repeats."),
         ({"p = 1": "no"}, {"p = 1": "yes"}, "for p = 1 it returned 'no'; expected 'yes'."),
     ],
 )
 def test_a_wrong_answer_of_another_kind(got, want, told):
     assert told in explain(got, want, {})
+
+
+@pytest.mark.parametrize("got, told", [(7.5, "it is 5 (T) times"), (4.0, "1 of 1 numbers")])
+def test_a_single_number_is_a_multiple_only_by_a_factor_with_a_name(got, told):
+    assert told in explain(torch.tensor(got), torch.tensor(1.5), SIZES)
 
 
 def test_a_row_of_its_own_is_named_where_the_future_leaks():
