@@ -31,7 +31,7 @@ class MultiHeadAttention(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"n_heads is {n_heads}; it must divide d_model, which is {d_model}")
         self.n_heads = n_heads
         self.causal = causal

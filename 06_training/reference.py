@@ -35,6 +35,8 @@ class TrainConfig:
         for name in ("warmup_steps", "min_lr", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; each must be at least 0 and below 1")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}; it must divide batch_size")
 
