@@ -165,8 +165,9 @@ def double(x):
     result = run(exercises=exercises)
     result.stdout.fnmatch_lines(
         [
-            "RuntimeError in double, 77_toy/exercises.py:6: return pair + torch.ones(3)"
-            " Shapes there: pair (2,)."
+            "RuntimeError in double, 77_toy/exercises.py:6: The size of tensor a (2) must match *",
+            "    return pair + torch.ones(3)",
+            "Shapes there: pair (2,).",
         ]
     )
 
