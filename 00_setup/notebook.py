@@ -1,0 +1,178 @@
+# %% [markdown]
+# # 00 · Setup: see the shapes
+#
+# Open this beside [theory.md](theory.md). Each part asks you to predict first: say the answer,
+# then run the cell. Change a number and run it again.
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+from ipywidgets import interact
+
+from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, use_style
+from tiny_transformer.setup.reference import (
+    Linear,
+    fold_batch_time,
+    pairwise_dots,
+    pick_scores,
+    sgd_step,
+    shift_targets,
+)
+
+use_style()
+_ = torch.manual_seed(0)
+
+# %% [markdown]
+# ## Broadcasting
+#
+# **Predict** the four shapes. Two axes fit if they are equal, or if one is 1 or missing. One of the
+# four is an error.
+
+# %%
+x = torch.zeros(8, 64, 128)  # (B, T, d_model)
+for shape in ((128,), (64, 128), (8, 1, 128), (8, 64)):
+    try:
+        print(f"{str(shape):12} -> {tuple((x + torch.zeros(shape)).shape)}")
+    except RuntimeError:
+        print(f"{str(shape):12} -> error: from the right, {shape[-1]} meets {x.size(-1)}")
+
+# %% [markdown]
+# ## Reshape is not transpose
+#
+# The same twelve numbers, reshaped and transposed to (4, 3). **Predict** where 1 will be.
+#
+# Look at the direction in which the color grows: reshape keeps the reading order, transpose turns
+# it.
+
+# %%
+numbers = torch.arange(12).view(3, 4)
+views = {"(3, 4)": numbers, "reshape(4, 3)": numbers.reshape(4, 3), "transpose": numbers.T}
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.6))
+for ax, (title, view) in zip(axes, views.items(), strict=True):
+    ax.imshow(view, cmap="Blues", vmin=-4, vmax=16)
+    for (row, column), number in zip(
+        torch.cartesian_prod(*map(torch.arange, view.shape)).tolist(),
+        view.flatten().tolist(),
+        strict=True,
+    ):
+        ax.text(column, row, number, ha="center", va="center")
+    ax.set(title=title, xlabel="axis 1", ylabel="axis 0", xticks=[], yticks=[])
+
+# %% [markdown]
+# **Now you.** Folding (2, 3, 5) to rows puts one sequence after the other. Which row of the result
+# is position 1 of sequence 1? Put your number in place of None; the assert checks it.
+
+# %%
+answer = None
+rows = fold_batch_time(torch.arange(30).view(2, 3, 5))
+assert answer is None or rows[answer].tolist() == [20, 21, 22, 23, 24], (
+    "count whole sequences first"
+)
+
+# %% [markdown]
+# ## Every query meets every key
+#
+# Six random directions in the plane, and their dot products. **Predict** the color of the diagonal
+# (each vector with itself), and which two of the arrows will have the bluest field.
+#
+# Look at pairs of arrows that point the same way (red), apart (blue) and at right angles (white).
+
+# %%
+points = torch.randn(6, 2)
+dots = pairwise_dots(points, points)
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
+for i, (a, b) in enumerate(points.tolist()):
+    left.annotate("", (a, b), (0, 0), arrowprops={"arrowstyle": "->", "color": BLUE})
+    left.text(a, b, f" {i}")
+left.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="feature 0", ylabel="feature 1", title="six vectors")
+image = right.imshow(dots, cmap="RdBu_r", vmin=-5, vmax=5)
+figure.colorbar(image, ax=right)
+right.set(xlabel="key", ylabel="query", title="their dot products")
+plt.show()
+
+# %% [markdown]
+# ## Next token: a shift and a choice
+#
+# **Predict** the targets of "to be", and which of the printed scores training will try to raise.
+
+# %%
+characters = sorted(set("to be"))
+tokens = torch.tensor([[characters.index(c) for c in "to be"]])
+inputs, targets = shift_targets(tokens)
+logits = torch.randn(1, 4, len(characters))
+for i, o, s in zip(inputs[0], targets[0], pick_scores(logits, targets)[0], strict=True):
+    print(f"after {characters[i]!r} comes {characters[o]!r}; its score is {s:.2f}")
+
+# %% [markdown]
+# ## How wide a layer starts
+#
+# Outputs of linear layers whose inputs have variance 1. **Predict**: does the spread grow with the
+# width of the input? For which of the two rules?
+#
+# Look at the orange line: with weights of variance 1 the outputs grow like the root of the width.
+
+# %%
+widths = [2**n for n in range(2, 11)]
+ours = [Linear(d, 400)(torch.randn(400, d)).std().item() for d in widths]
+unit = [(torch.randn(400, d) @ torch.randn(d, 400)).std().item() for d in widths]
+figure, ax = plt.subplots(figsize=(5, 2.6))
+ax.loglog(widths, unit, "o-", color=ORANGE, label="weights of variance 1")
+ax.loglog(widths, ours, "o-", color=BLUE, label="uniform in ±1 / √d_in")
+ax.set(xlabel="d_in", ylabel="standard deviation of the output")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# ## Gradient descent on a valley
+#
+# The loss is (wx − 10)² with x = 2, so the best weight is 5. Each step goes against the gradient.
+# **Predict** what happens at learning rate 0.05, at 0.24, and at 0.26.
+#
+# Look at the dots: each is one step, from w = 3. Beyond a certain rate every step overshoots by
+# more than it corrects.
+
+
+# %%
+def descend(lr=0.1, steps=8):
+    w = torch.tensor(3.0, requires_grad=True)
+    path = [w.item()]
+    for _ in range(steps):
+        w.grad = None
+        ((w * 2 - 10) ** 2).backward()
+        sgd_step([w], lr)
+        path.append(w.item())
+    return path
+
+
+def draw(ax, lr):
+    grid = torch.linspace(1, 9, 100)
+    path = torch.tensor(descend(lr))
+    ax.plot(grid, (grid * 2 - 10) ** 2, color=GRAY)
+    ax.plot(path, (path * 2 - 10) ** 2, "o-", color=BLUE)
+    ax.set(title=f"learning rate {lr}", xlabel="w", ylabel="loss", xlim=(1, 9), ylim=(-2, 66))
+
+
+figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), sharey=True)
+for ax, lr in zip(axes, (0.05, 0.24, 0.26), strict=True):
+    draw(ax, lr)
+
+
+# %% [markdown]
+# With the slider (in a running notebook) you can find the border.
+
+
+# %%
+@interact(lr=(0.01, 0.3, 0.01))
+def explore(lr=0.1):
+    _, ax = plt.subplots(figsize=(4, 2.6))
+    draw(ax, lr)
+    plt.show()
+
+
+# %% [markdown]
+# **Now you.** A step multiplies the distance to 5 by 1 − 8·lr (differentiate the loss twice). At
+# which learning rate does one step land exactly on 5?
+
+# %%
+answer = None
+assert answer is None or abs(descend(answer, 1)[-1] - 5) < 1e-5, "set 1 - 8 lr to 0"

@@ -1,0 +1,200 @@
+# %% [markdown]
+# # 06 · Training: make it learn, and make it fail
+#
+# Open this beside [theory.md](theory.md). Say what you expect, then run the cell. The models here
+# are tiny, so that each run takes seconds.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import torch
+from ipywidgets import interact
+
+from tiny_transformer.data.corpus import load_text
+from tiny_transformer.embeddings.reference import CharTokenizer
+from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, use_style
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.training.curves import explain_curve
+from tiny_transformer.training.reference import (
+    AdamW,
+    TrainConfig,
+    clip_gradients,
+    cross_entropy,
+    evaluate,
+    make_optimizer,
+    perplexity,
+    split_corpus,
+    training_steps,
+    warmup_cosine,
+)
+
+use_style()
+text = load_text(None)
+tokenizer = CharTokenizer(text)
+train_tokens, val_tokens = split_corpus(torch.tensor(tokenizer.encode(text)))
+val_tokens = val_tokens[:6401]  # enough for a picture
+shape = ModelConfig(max_len=32, d_model=48, n_layers=2, n_heads=4, d_ff=192)
+
+
+def run(steps=150, max_lr=1e-2, tokens=train_tokens, seed=0, warmup_steps=10, max_norm=1.0):
+    torch.manual_seed(seed)
+    model = TinyTransformerLM(shape)
+    settings = TrainConfig(
+        batch_size=16,
+        max_steps=steps,
+        warmup_steps=warmup_steps,
+        max_lr=max_lr,
+        min_lr=max_lr / 10,
+        max_norm=max_norm,
+    )
+    batches = torch.Generator().manual_seed(seed)
+    optimizer = make_optimizer(model, settings)
+    steps = training_steps(model, optimizer, tokens, settings, batches)
+    return model, [loss.item() for _, loss in steps]
+
+
+# %% [markdown]
+# ## The loss of a guess, and what a trained model pays
+#
+# **Predict** the perplexity of a model with a loss of 2.08 nats.
+
+# %%
+for loss in (math.log(65), 2.08, 1.47):
+    print(
+        f"{loss:.2f} nats = {loss / math.log(2):.2f} bits = a choice among {perplexity(loss):.1f}"
+    )
+
+# %% [markdown]
+# ## Four learning rates
+#
+# The same model, seed and batches. **Predict** which rate ends lowest, and what the highest does.
+#
+# Look at both ends: too small and the line creeps, too large and it stays high or jumps. The best
+# is near the largest that does not.
+
+# %%
+figure, ax = plt.subplots(figsize=(6.4, 3))
+for max_lr in (1e-4, 1e-3, 1e-2, 1e-1):
+    _, losses = run(max_lr=max_lr)
+    ax.plot(losses, label=f"max_lr {max_lr:g}")
+ax.axhline(math.log(65), color=GRAY, linestyle=":")
+ax.set(xlabel="step", ylabel="training loss in nats")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# ## The schedule
+#
+# **Predict** the rate at step 0, at the end of the warm-up, and after the last step.
+#
+# Look at the corner at the top: the line and the cosine meet there.
+
+
+# %%
+def schedule(ax, warmup_steps, max_steps=200):
+    rates = [warmup_cosine(step, warmup_steps, max_steps, 1.0, 0.1) for step in range(240)]
+    ax.plot(rates, label=f"warm-up {warmup_steps}")
+    ax.set(xlabel="step", ylabel="share of max_lr", ylim=(0, 1.05))
+
+
+figure, ax = plt.subplots(figsize=(5, 2.4))
+for warmup_steps in (0, 20, 100):
+    schedule(ax, warmup_steps)
+ax.legend()
+plt.show()
+
+
+# %%
+@interact(warmup_steps=(0, 150, 10), max_steps=(150, 240, 10))
+def explore(warmup_steps=20, max_steps=200):
+    _, ax = plt.subplots(figsize=(5, 2.4))
+    schedule(ax, warmup_steps, max_steps)
+    plt.show()
+
+
+# %% [markdown]
+# ## Adam against plain descent, in a narrow valley
+#
+# The loss is x² + 50 y², steep one way and flat the other, from (−4, 1). **Predict** which of the
+# two goes straight to the middle.
+#
+# Look at orange: one rate must be small enough for the steep direction, and is then too small for
+# the flat one. Adam gives each number its own scale.
+
+
+# %%
+def descend(optimizer_of, steps=30):
+    point = torch.nn.Parameter(torch.tensor([-4.0, 1.0]))
+    optimizer, path = optimizer_of([point]), [point.tolist()]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (point * point * torch.tensor([1.0, 50.0])).sum().backward()
+        optimizer.step()
+        path.append(point.tolist())
+    return torch.tensor(path).T
+
+
+x, y = torch.meshgrid(torch.linspace(-5, 2, 80), torch.linspace(-1.5, 1.5, 80), indexing="xy")
+figure, ax = plt.subplots(figsize=(6, 2.8))
+ax.contour(x, y, x**2 + 50 * y**2, levels=12, colors=GRAY, linewidths=0.5)
+ax.plot(*descend(lambda p: torch.optim.SGD(p, lr=0.018)), ".-", color=ORANGE, label="descent")
+ax.plot(*descend(lambda p: AdamW(p, lr=0.2, weight_decay=0)), ".-", color=BLUE, label="AdamW")
+ax.set(xlabel="x", ylabel="y")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# **Now you.** Gradients of two tensors have lengths 6 and 8, and max_norm is 5. How long is the
+# first one after clipping?
+
+# %%
+answer = None
+parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+for p, gradient in zip(parameters, ([6.0, 0.0], [0.0, 8.0]), strict=True):
+    p.grad = torch.tensor(gradient)
+clip_gradients(parameters, 5.0)
+assert answer is None or abs(answer - parameters[0].grad.norm()) < 1e-3, "one factor, 5 / 10"
+
+# %% [markdown]
+# ## Learning by heart
+#
+# One model trains on the whole corpus, the other on its first 600 characters only. **Predict** both
+# losses on validation text.
+#
+# Look at the gap of the second: its training loss is the better one, and it has learned 600
+# characters and not English.
+
+# %%
+for name, tokens in (("whole corpus", train_tokens), ("600 characters", train_tokens[:600])):
+    model, losses = run(steps=250, tokens=tokens)
+    recent = sum(losses[-20:]) / 20
+    print(f"{name:15} training {recent:.2f}, validation {evaluate(model, val_tokens):.2f}")
+
+# %% [markdown]
+# ## What the curve says
+#
+# Three runs that went wrong, on purpose, and one that did not. **Predict** each sentence.
+
+
+# %%
+def told(losses):
+    records = [{"step": i + 1, "train_loss": loss} for i, loss in enumerate(losses)]
+    return "; ".join(explain_curve(records, 65).values()) or "nothing strange"
+
+
+print("good:     ", told(run(40)[1]))
+print("rate of 0:", told(run(40, max_lr=1e-9)[1]))
+print("rate of 9:", told(run(40, max_lr=9.0, warmup_steps=0, max_norm=1e9)[1]))
+shouting = [12.5, *run(40)[1][1:]]  # as if the first weights had been far too large
+print("too large:", told(shouting))
+
+# %% [markdown]
+# **Now you.** A model gives the right token probability 0.2 at one position and 0.8 at the next.
+# What is the mean loss, to two digits?
+
+# %%
+answer = None
+p = torch.tensor([[0.2, 0.8], [0.2, 0.8]])
+loss = cross_entropy(p.log(), torch.tensor([0, 1]))
+assert answer is None or abs(answer - loss) < 0.01, "the mean of -ln 0.2 and -ln 0.8"
