@@ -29,8 +29,8 @@ _ = torch.manual_seed(0)
 #
 # How often each of the 65 characters stands in the text. **Predict** the three most frequent.
 #
-# Look at the range: the most frequent character is ten thousand times as frequent as the rarest, so
-# some vectors will be trained far better than others.
+# Look at the range: the most frequent character stands there more than 100,000 times, the rarest
+# once, so some vectors will be trained far better than others.
 
 # %%
 text = load_text(None)

@@ -42,9 +42,11 @@ for ax, sizes, numbers, power, name in (
     (left, widths, wide, 2, "d_model, with d_ff = 4 d_model"),
     (right, depths, deep, 1, "n_layers"),
 ):
-    ax.loglog(sizes, numbers, "o-", base=2)
+    ax.loglog(sizes, numbers, "o-")
     ax.loglog(sizes, [numbers[2] * (s / sizes[2]) ** power for s in sizes], ":", color=GRAY)
     ax.set(xlabel=name, ylabel="parameters")
+    ax.set_xticks(sizes, sizes)
+    ax.minorticks_off()
 plt.show()
 
 # %%

@@ -30,7 +30,12 @@ def explain_curve(records: Sequence[Mapping[str, float]], vocab_size: int) -> di
             else f"the first loss is {first:.2f}, below ln {vocab_size} = {chance:.2f}: "
             "the model has been trained before, or its targets are among its inputs"
         )
-    if step >= 20 and last > 0.98 * first:
+    if step >= 20 and last > first + 0.5:
+        found["grow"] = (
+            f"the loss is {last:.2f} at step {step} and was {first:.2f} at first: the steps are "
+            "too long. Lower the learning rate, lengthen the warm-up, or clip the gradients"
+        )
+    elif step >= 20 and last > 0.98 * first:
         found["flat"] = (
             f"the loss is {last:.2f} at step {step} and was {first:.2f} at first: nothing learns. "
             "The graph is cut, the optimizer has other parameters, or the learning rate is near 0"

@@ -74,13 +74,13 @@ for loss in (math.log(65), 2.08, 1.47):
 # is near the largest that does not.
 
 # %%
-figure, ax = plt.subplots(figsize=(6.4, 3))
+_, ax = plt.subplots(figsize=(6.4, 3))
 for max_lr in (1e-4, 1e-3, 1e-2, 1e-1):
     _, losses = run(max_lr=max_lr)
     ax.plot(losses, label=f"max_lr {max_lr:g}")
 ax.axhline(math.log(65), color=GRAY, linestyle=":")
 ax.set(xlabel="step", ylabel="training loss in nats")
-ax.legend()
+ax.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
@@ -117,7 +117,7 @@ def explore(warmup_steps=20, max_steps=200):
 # ## Adam against plain descent, in a narrow valley
 #
 # The loss is x² + 50 y², steep one way and flat the other, from (−4, 1). **Predict** which of the
-# two goes straight to the middle.
+# two is near the middle after 30 steps.
 #
 # Look at orange: one rate must be small enough for the steep direction, and is then too small for
 # the flat one. Adam gives each number its own scale.

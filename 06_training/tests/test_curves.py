@@ -55,6 +55,11 @@ def test_weights_that_start_too_large_are_seen_in_the_first_loss(model):
     assert "ln 8 = 2.08: the weights start too large" in told["start"]
 
 
+def test_steps_that_are_too_long_are_seen_in_a_loss_that_grows(model):
+    told = explain_curve(run(model, max_lr=30.0, max_norm=1e9), V)
+    assert "the steps are too long" in told["grow"] and "flat" not in told
+
+
 def test_a_trained_model_is_seen_in_the_first_loss(model):
     run(model, steps=300)
     assert "trained before" in explain_curve(run(model, steps=1), V)["start"]
