@@ -3,7 +3,7 @@ NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
 FITS = $(shell $(1) -c '$(NEEDED)' 2>/dev/null && echo $(1))
 PYTHON ?= $(firstword $(foreach minor,3 3.13 3.12 3.11 3.10,$(call FITS,python$(minor))) python3)
 
-.PHONY: train test watch
+.PHONY: train test watch notebooks
 
 train: .venv/learner
 	.venv/bin/tiny-transformer train
@@ -13,6 +13,9 @@ test: .venv/developer
 
 watch: .venv/learner
 	.venv/bin/python -m tiny_transformer.setup.watch --exitfirst
+
+notebooks: .venv/developer
+	.venv/bin/python .ci/notebooks.py
 
 .venv/learner: pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEEDED)'

@@ -34,6 +34,7 @@ def execute(source: Path) -> NotebookNode:
         CellExecutionError: with the traceback of the cell that failed.
     """
     os.environ["PRESET"] = "smoke"
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine spin
     notebook = read(source)
     NotebookClient(
         notebook,

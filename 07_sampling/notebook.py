@@ -44,7 +44,7 @@ def logits_after(text):
 
 
 # %%
-def bars(ax, logits, kept=None, count=16):
+def bars(ax, logits, kept=None, count=20):
     p = logits.softmax(dim=-1)
     order = p.argsort(descending=True)[:count]
     colors = [BLUE if kept is None or kept[i] else GRAY for i in order]

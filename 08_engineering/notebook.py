@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import torch
 from ipywidgets import interact
 
+from tiny_transformer.data.corpus import load_text
+from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS
 from tiny_transformer.engineering.reference import (
     MetricsLog,
@@ -68,9 +70,6 @@ bits = torch.tensor(0.01).view(torch.int32).item()
 masks = torch.tensor([1 << bit if bit < 31 else -(1 << 31) for bit in range(32)], dtype=torch.int32)
 flipped = (bits ^ masks).view(torch.float32).abs().flip(0)
 figure, ax = plt.subplots(figsize=(6, 2.4))
-ax.bar(range(32), flipped / 1e-45, bottom=1e-45, color=BLUE)
-ax.axhline(0.01 / 1e-45, color=ORANGE, linestyle=":")
-ax.clear()
 ax.semilogy(range(32), flipped, "o", color=BLUE)
 ax.axhline(0.01, color=ORANGE, linestyle=":")
 ax.set(
@@ -125,10 +124,9 @@ print(log.read())
 # lies on the bottom.
 
 # %%
-text = torch.randint(20, (4000,), generator=torch.Generator().manual_seed(0)).cumsum(0) % 20
-shape = ModelConfig(
-    vocab_size=20, max_len=16, d_model=32, n_layers=2, n_heads=4, d_ff=64, dropout=0.1
-)
+text = load_text(None)
+tokens = torch.tensor(CharTokenizer(text).encode(text))
+shape = ModelConfig(max_len=16, d_model=32, n_layers=2, n_heads=4, d_ff=64, dropout=0.1)
 settings = TrainConfig(max_steps=40, warmup_steps=5, max_lr=1e-2)
 
 
@@ -140,7 +138,7 @@ def begin():
 
 def train(model, optimizer, batches, start=0, stop=40):
     losses = []
-    for step, loss in training_steps(model, optimizer, text, settings, batches, start=start):
+    for step, loss in training_steps(model, optimizer, tokens, settings, batches, start=start):
         losses.append(loss.item())
         if step == stop:
             break
@@ -179,8 +177,9 @@ figure, ax = plt.subplots(figsize=(6.4, 3))
 for forgotten in (None, "weights", "optimizer", "batches", "random states", "step"):
     apart = [abs(a - b) for a, b in zip(resumed(forgotten), straight[20:], strict=True)]
     label = f"without the {forgotten}" if forgotten else "with everything"
-    ax.plot(range(21, 41), apart, ".-", label=f"{label}: {max(apart):.2g}")
-ax.set(xlabel="step", ylabel="difference of the loss", yscale="symlog")
+    style = "k.-" if forgotten is None else ".-"
+    ax.plot(range(21, 41), apart, style, label=f"{label}: {max(apart):.2g}")
+ax.set(xlabel="step", ylabel="difference of the loss")
 ax.set_yscale("symlog", linthresh=1e-3)
 ax.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.35))
 plt.show()
@@ -207,6 +206,16 @@ for step, loss in enumerate((2.1, 1.9, 1.7, 1.8, 2.0, 2.3), 1):
 print([path.name for path in keep_best(folder / "kept", 2)])
 
 # %% [markdown]
+# **Now you.** A checkpoint has weights, and AdamW's two averages of the same size. The weights are
+# 3.2 MB. How large is the checkpoint, in MB, to within a tenth?
+
+# %%
+answer = None
+sizes = {file.name: file.stat().st_size for file in last.glob("*.safetensors")}
+total = 3.2 * (1 + sizes["state.safetensors"] / sizes["model.safetensors"])
+assert answer is None or abs(answer / total - 1) < 0.1, "weights, mean and square"
+
+# %% [markdown]
 # ## Two processes, one step
 #
 # The gradient of a batch of 8, and the average of the gradients of its halves. **Predict** the
@@ -222,7 +231,7 @@ def gradient(inputs, targets):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-inputs, targets = get_batch(text, 8, 16, torch.Generator().manual_seed(3))
+inputs, targets = get_batch(tokens, 8, 16, torch.Generator().manual_seed(3))
 whole = gradient(inputs, targets)
 
 

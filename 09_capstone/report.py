@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tiny_transformer.capstone.session import Session
 from tiny_transformer.embeddings.reference import CharTokenizer

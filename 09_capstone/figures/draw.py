@@ -1,16 +1,21 @@
 """Draws the figures of module 09: python 09_capstone/figures/draw.py"""
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import torch
 
+from tiny_transformer.capstone.reference import load_run
+from tiny_transformer.embeddings.reference import apply_rotary
 from tiny_transformer.engineering.reference import MetricsLog
-from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, save, use_style
+from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, save, show_weights, use_style
 
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 LANDMARKS = {"entropy of characters": 3.31, "entropy given one before": 2.45}  # theory.md
 
 use_style()
-records = MetricsLog(Path(__file__).parents[1] / "pretrained" / "metrics.jsonl").read()
+records = MetricsLog(PRETRAINED / "metrics.jsonl").read()
 evaluated = [record for record in records if "val_loss" in record]
 figure, ax = plt.subplots(figsize=(6.4, 3))
 ax.plot(
@@ -33,3 +38,17 @@ for name, loss in LANDMARKS.items():
 ax.set(xlabel="step", ylabel="loss in nats a character")
 ax.legend(loc="upper center")
 save(figure, __file__, "loss.svg")
+
+phrase = "what light through yonder"
+model, tokenizer = load_run(PRETRAINED)
+tokens = torch.tensor([tokenizer.encode(phrase)])
+rotate = partial(apply_rotary, cos=model.cos[: len(phrase)], sin=model.sin[: len(phrase)])
+with torch.no_grad():
+    x = model.blocks[0](model.embedding(tokens), rotate)
+    second = model.blocks[1]
+    _, weights = second.attention(second.ln_1(x), return_weights=True, rotate=rotate)
+figure, axes = plt.subplots(1, 4, figsize=(11, 3))
+for head, ax in enumerate(axes):
+    show_weights(ax, weights[0, head], phrase, phrase, f"head {head}")
+    ax.tick_params(labelsize=6)
+save(figure, __file__, "attention.svg")

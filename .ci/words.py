@@ -1,0 +1,16 @@
+"""Prints how many words each theory.md has, code aside; fails outside 2,000 to 3,500."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+counts = {
+    page.parent.name: len(
+        re.sub(r"```.*?```|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL).split()
+    )
+    for page in sorted(ROOT.glob("0*_*/theory.md"))
+}
+for folder, count in counts.items():
+    print(f"{folder:22} {count:5} words")
+sys.exit(not all(2000 <= count <= 3500 for count in counts.values()))

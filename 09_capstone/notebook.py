@@ -1,0 +1,225 @@
+# %% [markdown]
+# # 09 · The capstone: three sessions
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tiny-transformer/tiny-transformer/blob/main/09_capstone/notebook.ipynb)
+#
+# Open this beside [theory.md](theory.md). It runs on Colab, on a GPU of your own, or on a CPU, and
+# trains the preset that suits the machine: two minutes on two laptop cores. As it is stored here it
+# was run with the preset `smoke`, which takes seconds and learns next to nothing.
+
+# %%
+import importlib
+import os
+import subprocess
+import sys
+
+COURSE = "https://github.com/tiny-transformer/tiny-transformer"
+if importlib.util.find_spec("tiny_transformer") is None:  # on Colab, say
+    subprocess.run(["git", "clone", "--depth", "1", COURSE, "course"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./course"], check=True)
+    importlib.invalidate_caches()
+    os.chdir("course/09_capstone")
+
+# %%
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown
+from ipywidgets import interact
+
+from tiny_transformer.capstone.reference import build_model, gallery, load_run, train
+from tiny_transformer.capstone.verify import verify
+from tiny_transformer.data.corpus import load_text
+from tiny_transformer.embeddings.reference import apply_rotary
+from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.engineering.reference import MetricsLog
+from tiny_transformer.multihead.reference import attention_entropy
+from tiny_transformer.sampling.reference import generate
+from tiny_transformer.setup.plots import GRAY, show_weights, use_style
+from tiny_transformer.tiny_lm.reference import count_parameters
+from tiny_transformer.training.reference import cross_entropy
+
+use_style()
+preset = os.environ.get("PRESET", "gpu" if torch.cuda.is_available() else "cpu")
+config = PRESETS[preset]
+print(f"preset {preset}")
+
+# %% [markdown]
+# ## Session 1: build
+#
+# **Predict** the number of parameters, and the loss of the fresh model.
+
+# %%
+text = load_text(config.corpus)
+model, tokenizer = build_model(config.model, text)
+tokens = torch.tensor([tokenizer.encode(text[: config.model.max_len + 1])])
+with torch.no_grad():
+    first = cross_entropy(model(tokens[:, :-1]), tokens[:, 1:])
+print(f"{len(text):,} characters, {tokenizer.vocab_size} different ones")
+print(f"{count_parameters(model.config):,} parameters")
+print(f"first loss {first:.2f}, ln {tokenizer.vocab_size} = {math.log(tokenizer.vocab_size):.2f}")
+
+# %% [markdown]
+# **Now you.** About how many operations is one training step? 6 for each parameter and token; a
+# step reads batch_size × max_len tokens. Answer in millions, to within a tenth.
+
+# %%
+answer = None
+work = 6 * count_parameters(model.config) * config.train.batch_size * config.model.max_len / 1e6
+assert answer is None or math.isclose(answer, work, rel_tol=0.1), "6 × parameters × tokens / 1e6"
+
+# %% [markdown]
+# ## Session 2: train
+#
+# The same as `tiny-transformer train`, into a new folder under `runs/`. Stop it with the square
+# button: it saves, and `train(config, out, resume=True)` goes on.
+#
+# **Predict** what the samples look like after each evaluation.
+
+# %%
+out = Path("..", "runs", time.strftime(f"notebook-{preset}-%Y%m%d-%H%M%S"))
+best = train(config, out)
+print(f"best validation loss {best:.2f}")
+
+# %% [markdown]
+# ## The curve
+#
+# Look for three things: the start at ln 65, the two landmarks that counting alone can reach, and
+# the gap between training and validation. The landmarks are the entropy of characters and that of a
+# character given the one before; [theory.md](theory.md) computes both.
+
+
+# %%
+def curve(ax, run, title):
+    records = MetricsLog(run / "metrics.jsonl").read()
+    evaluated = [record for record in records if "val_loss" in record]
+    ax.plot([r["step"] for r in records], [r["train_loss"] for r in records], label="training")
+    ax.plot(
+        [r["step"] for r in evaluated], [r["val_loss"] for r in evaluated], "o-", label="validation"
+    )
+    for landmark in (math.log(65), 3.31, 2.45):
+        ax.axhline(landmark, color=GRAY, linestyle=":")
+    ax.set(xlabel="step", ylabel="loss in nats a character", title=title)
+    ax.legend()
+
+
+pretrained = Path("pretrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+curve(left, out, f"this run, preset {preset}")
+curve(right, pretrained, "the model in the box")
+plt.show()
+
+# %% [markdown]
+# ## Is it what it says it is?
+#
+# `verify` distrusts the folder: it checks the sums, counts the parameters, looks for a leak of the
+# future, compares cached with uncached text, and measures the loss again. **Predict** which of
+# these would notice a single changed bit in the weights.
+
+# %%
+print("all checks hold:", verify(out))
+
+# %% [markdown]
+# ## Session 3: sample and show
+#
+# The rest of this notebook shows the model in the box (`pretrained/`), so that there is something
+# to see whatever you have trained. Put `load_run(out)` in its place for your own.
+
+# %%
+model, tokenizer = load_run(pretrained)
+Markdown(gallery(model, tokenizer, ["ROMEO:"], max_new_tokens=120))
+
+# %% [markdown]
+# ## Which characters surprise it?
+#
+# A line of Shakespeare, each character with the loss the model paid for it. **Predict** where the
+# bars are high: inside words, or at their beginnings?
+#
+# Look at first letters: once a word has begun, its rest is often cheap.
+
+# %%
+line = "But, soft! what light through yonder window breaks?"
+tokens = torch.tensor([tokenizer.encode("\n" + line)])
+with torch.no_grad():
+    scores = model(tokens[:, :-1])[0]
+losses = [cross_entropy(z, target).item() for z, target in zip(scores, tokens[0, 1:], strict=True)]
+figure, ax = plt.subplots(figsize=(10, 2.4))
+ax.bar(range(len(line)), losses)
+ax.axhline(sum(losses) / len(losses), color=GRAY, linestyle=":")
+ax.set_xticks(range(len(line)), list(line), family="DejaVu Sans Mono")
+ax.set(ylabel="loss in nats", xlabel="character")
+plt.show()
+
+# %% [markdown]
+# ## Where does it look?
+#
+# Attention of every head of one layer on the same line. **Predict** whether a head looks at the
+# character just before.
+#
+# Look for a diagonal one step below the main one (the character before), for columns (a blank or
+# the line's start that everybody looks at), and for heads that follow words. With the slider you
+# see the other layers.
+
+
+# %%
+def attention_maps(text):
+    """Of every layer, (n_heads, T, T)."""
+    tokens = torch.tensor([tokenizer.encode(text)])
+    rotate = None
+    if model.config.positions == "rope":
+        T = tokens.size(1)
+        rotate = partial(apply_rotary, cos=model.cos[:T], sin=model.sin[:T])
+    maps = []
+    with torch.no_grad():
+        x = model.embedding(tokens)
+        for block in model.blocks:
+            _, weights = block.attention(block.ln_1(x), return_weights=True, rotate=rotate)
+            maps.append(weights[0])
+            x = block(x, rotate)
+    return maps
+
+
+def show_layer(layer):
+    phrase = "what light through yonder"
+    maps = attention_maps(phrase)[layer]
+    figure, axes = plt.subplots(1, len(maps), figsize=(3.2 * len(maps), 3.4))
+    for head, (ax, weights) in enumerate(zip(axes, maps, strict=True)):
+        entropy = attention_entropy(weights)[-10:].mean()
+        show_weights(ax, weights, phrase, phrase, f"head {head}: {entropy.exp():.1f} keys")
+        ax.tick_params(labelsize=6)
+    figure.suptitle(f"layer {layer}")
+    plt.show()
+
+
+show_layer(1)
+
+# %%
+_ = interact(show_layer, layer=(0, model.config.n_layers - 1))
+
+# %% [markdown]
+# ## Play
+
+
+# %%
+def write(prompt="JULIET:\n", temperature=0.8, seed=1):
+    tokens = torch.tensor([tokenizer.encode(prompt)])
+    generator = torch.Generator().manual_seed(seed)
+    print(tokenizer.decode(generate(model, tokens, 300, temperature, generator=generator)[0]))
+
+
+write()
+
+# %%
+_ = interact(write, prompt="JULIET:\n", temperature=(0.0, 1.5, 0.1), seed=(1, 50))
+
+# %% [markdown]
+# **Now you.** The loss of this model is about 1.67 nats a character. Among how many equally likely
+# characters does it seem to choose? To one digit after the point.
+
+# %%
+answer = None
+assert answer is None or abs(answer - math.exp(1.67)) < 0.06, "e to the power of the loss"
