@@ -77,6 +77,13 @@ def test_words_are_spelled(page):
     assert not unknown, sorted(unknown)
 
 
+@names
+def test_no_line_of_prose_begins_a_list_by_accident(page):
+    lines = text_of(page).splitlines()
+    lists = [t for t in MARKDOWN.parse(text_of(page)) if t.type.endswith("_list_open")]
+    assert not [lines[t.map[0]] for t in lists if t.level == 0 and lines[t.map[0] - 1].strip()]
+
+
 @pytest.mark.parametrize("folder", ALL)
 def test_figures_come_from_their_script(folder):
     script = ROOT / folder / "figures" / "draw.py"
