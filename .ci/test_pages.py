@@ -78,6 +78,13 @@ def test_words_are_spelled(page):
 
 
 @names
+def test_mathematics_within_a_line_survives_markdown(page):
+    # GitHub reads Markdown first: a backslash before punctuation would be gone.
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text_of(page), flags=re.DOTALL)
+    assert not re.findall(r"\$[^$]*\\[^A-Za-z\s][^$]*\$", prose)
+
+
+@names
 def test_no_line_of_prose_begins_a_list_by_accident(page):
     lines = text_of(page).splitlines()
     lists = [t for t in MARKDOWN.parse(text_of(page)) if t.type.endswith("_list_open")]
