@@ -72,8 +72,8 @@ assert answer is None or rows[answer].tolist() == [20, 21, 22, 23, 24], (
 # %% [markdown]
 # ## Every query meets every key
 #
-# Six random directions in the plane, and their dot products. **Predict** the color of the diagonal
-# (each vector with itself), and which two of the arrows will have the bluest field.
+# Six random vectors in the plane, and their dot products. **Predict** the color of the diagonal
+# (each vector with itself). Then cover the right picture, and find the bluest pair on the left.
 #
 # Look at pairs of arrows that point the same way (red), apart (blue) and at right angles (white).
 
@@ -93,7 +93,7 @@ plt.show()
 # %% [markdown]
 # ## Next token: a shift and a choice
 #
-# **Predict** the targets of "to be", and which of the printed scores training will try to raise.
+# **Predict** the four targets of "to be". Training tries to raise every score that is printed here.
 
 # %%
 characters = sorted(set("to be"))

@@ -119,7 +119,9 @@ plt.show()
 # %% [markdown]
 # ## The mask
 #
-# Three maps of the same scores. **Predict** the first row of each.
+# You know these three maps from the theory; here you can break them. **Predict** the first row of
+# each. Then put `causal_mask(6).T` in the place of `causal_mask(6)`: which row of "zeroed after"
+# still sums to 1?
 #
 # Look at the upper triangle, and at the sums: zeros after the softmax leave less than 1 in a row.
 

@@ -197,8 +197,8 @@ MISCONCEPTIONS = [
     Misconception(
         "attention_entropy",
         wrong=lambda weights: -(weights * weights.log()).sum(dim=-1),
-        hint="0 times ln 0 is NaN in floating point, and every causal row has zeros. It must count "
-        "as 0, its limit: torch has functions that know it.",
+        hint="0 times ln 0 is NaN in floating point, and every causal row but the last has "
+        "zeros. It must count as 0, its limit: torch has functions that know it.",
     ),
     Misconception(
         "attention_entropy",

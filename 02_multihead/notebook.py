@@ -125,10 +125,11 @@ assert answer is None or math.isclose(answer, attention_entropy(row), rel_tol=1e
 # %% [markdown]
 # ## What the weights cost
 #
-# The explicit way stores (B, n_heads, T, T) weights, the fused way does not. **Predict** how the
-# explicit one grows when T doubles.
+# Both ways compute T² scores; only the explicit one stores them, (B, n_heads, T, T).
+# **Predict** how its time grows when T doubles.
 #
-# Look at the slopes on the logarithmic axes. Times vary from run to run; the order does not.
+# Look at the right end: there each doubling of T costs the explicit way a factor of four or more,
+# and the distance to the fused one grows. Times vary from run to run; the order does not.
 
 
 # %%

@@ -61,7 +61,7 @@ assert answer is None or abs(answer - torch.tensor([3.0, 4.0]).square().mean().s
 # %% [markdown]
 # ## The stream grows
 #
-# The size of the residual stream after each of 24 blocks, and of what the next half reads of it.
+# The size of the residual stream before each of 24 blocks, and of what attention reads of it.
 # **Predict** the shape of both lines.
 #
 # Look at blue: every half adds something, so the stream grows. Orange is what a half reads: the
@@ -88,8 +88,8 @@ plt.show()
 #
 # The same stack wired in four ways. **Predict** which lines are level and which falls.
 #
-# Look at red: with neither norm nor residual the gradient is gone after some blocks. Each of
-# the two keeps it alive; Pre-LN, which has both, is what the course uses.
+# Look at red: with neither norm nor residual the gradient is gone after some blocks. The three
+# stacks with norms keep it alive; Pre-LN, the blue one, is what the course uses.
 
 
 # %%
@@ -135,7 +135,7 @@ def draw(depth):
     _, ax = plt.subplots(figsize=(6, 3))
     for name, (wire, color) in WIRINGS.items():
         ax.plot(range(1, depth + 1), gradients(wire, depth), ".-", color=color, label=name)
-    ax.set(yscale="log", xlabel="block, from the bottom", ylabel="gradient norm", ylim=(1e-9, 10))
+    ax.set(yscale="log", xlabel="block, from the bottom", ylabel="gradient norm", ylim=(1e-11, 10))
     ax.legend(fontsize="small", ncols=2, loc="lower right")
     plt.show()
 

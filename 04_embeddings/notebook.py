@@ -47,8 +47,8 @@ ax.set(yscale="log", ylabel="times in the text", xlabel="character")
 plt.show()
 
 # %% [markdown]
-# **Now you.** What is the id of "A"? Sorted order puts the line end and the space first, then
-# marks, one digit, and capitals.
+# **Now you.** What is the id of "A"? Ids start at 0. Sorted order puts the line end and the space
+# first, then ten marks and one digit (`!$&',-.3:;?`, in this order), then the capitals.
 
 # %%
 answer = None
@@ -60,8 +60,8 @@ assert answer is None or [answer] == tokenizer.encode("A"), f"print {tokenizer.c
 # The sinusoidal positions, and four of their features as curves. **Predict** the wavelength of
 # feature 0, in positions.
 #
-# Look at the curves: neighbors in the table are a sine and a cosine of the same speed, and speeds
-# fall from left to right.
+# Look at the left picture from top to bottom: two rows at a time are a sine and a cosine of one
+# speed, and the speed falls. The curves are four of its rows.
 
 # %%
 p = sinusoidal_positions(64, 32)
@@ -80,7 +80,8 @@ plt.show()
 # The inner product of position 32 with every other. **Predict**: is it symmetric? What is its
 # largest value, with 16 pairs of features?
 #
-# Look at the peak: nearby positions are alike, far ones less, the same on both sides.
+# Look at the peak: on the whole alikeness falls with the distance, with ripples from the fast
+# features, the same on both sides.
 
 # %%
 figure, ax = plt.subplots(figsize=(5, 2.4))
@@ -91,8 +92,8 @@ plt.show()
 # %% [markdown]
 # ## Turning a query
 #
-# One pair of features, turned by its position. **Predict** the angle between positions 3 and 5, and
-# between 10 and 12.
+# One pair of features, turned by its position. **Predict** the score (here the cosine of the
+# angle) of positions 3 and 5, and that of 10 and 12.
 #
 # Look at the arrows: all have the same length, and the angle between two depends on their distance.
 
@@ -156,7 +157,8 @@ assert answer is None or abs(answer - cos.item()) < 1e-3, "the cosine of the ang
 # most. Nobody told the model which characters are vowels or capitals. **Predict** which groups it
 # has made.
 #
-# Look for vowels together, capitals together, and marks apart from letters.
+# Orange are small vowels, blue other small letters, gray capitals and marks. Look for vowels
+# together, capitals together, and marks apart from letters.
 
 # %%
 state = load_checkpoint(Path("..", "09_capstone", "pretrained", "best"))

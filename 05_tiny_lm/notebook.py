@@ -30,8 +30,9 @@ config = ModelConfig()
 # How the default shape grows with its width and with its depth. **Predict** the slopes on these
 # logarithmic axes.
 #
-# Look at the dotted lines, which double: twice the width is four times the parameters, twice the
-# depth is twice.
+# Look at the steepness: twice the width is about four times the parameters (slope 2), twice the
+# depth twice (slope 1). The dotted lines have exactly these slopes; they part from ours at the left
+# ends, where the tables weigh more.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.7), sharey=True)
@@ -189,7 +190,7 @@ for shift, (tied, color) in enumerate(((True, BLUE), (False, ORANGE))):
     ax.bar(torch.arange(65) + 0.4 * shift, p, width=0.4, color=color, label=f"tied: {tied}")
 ax.axhline(1 / 65, color=GRAY, linestyle=":")
 ax.set(xlabel="token", ylabel="probability")
-ax.legend()
+ax.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]

@@ -24,8 +24,8 @@ def explain_curve(records: Sequence[Mapping[str, float]], vocab_size: int) -> di
             return found
     if abs(first - chance) > 0.5:
         found["start"] = (
-            f"the first loss is {first:.2f}; who knows nothing has ln {vocab_size} = {chance:.2f}: "
-            "the weights start too large, or the loss is summed where it should be averaged"
+            f"the first loss is {first:.2f}; a model that knows nothing has ln {vocab_size} = "
+            f"{chance:.2f}: the weights start too large, or the loss is summed, not averaged"
             if first > chance
             else f"the first loss is {first:.2f}, below ln {vocab_size} = {chance:.2f}: "
             "the model has been trained before, or its targets are among its inputs"

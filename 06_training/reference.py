@@ -157,7 +157,7 @@ def warmup_cosine(
     """The learning rate of `step` = 0, 1, ...: a line up to max_lr, half a cosine down to min_lr.
 
     Starts at max_lr / (warmup_steps + 1), reaches max_lr at `warmup_steps` and min_lr at
-    `max_steps`, and stays there (Loshchilov and Hutter 2016).
+    `max_steps`, and stays there (Loshchilov and Hutter 2017).
     """
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)

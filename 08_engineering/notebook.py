@@ -62,7 +62,7 @@ for change in (
 #
 # A weight of 0.01, with each of its 32 bits flipped in turn. **Predict** how large it can become.
 #
-# Look at the bits on the left, the exponent: one of them makes a number of 36 digits, and the model
+# Look at the bits on the left, the exponent: one of them makes a number of 37 digits, and the model
 # would load without a word if nobody compared sums.
 
 # %%
@@ -185,9 +185,9 @@ ax.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.
 plt.show()
 
 # %% [markdown]
-# **Now you.** Forgetting one part left the first loss after the resume (step 21) exactly as it
-# should be, and changed those after it. Which? Write "weights", "optimizer", "batches" or
-# "random states".
+# **Now you.** Two forgotten parts left the first loss after the resume (step 21) exactly as it
+# should be, and changed those after it. One is the step. Which is the other? Write "weights",
+# "optimizer", "batches" or "random states".
 
 # %%
 answer = None

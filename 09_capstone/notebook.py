@@ -110,7 +110,7 @@ def curve(ax, run, title):
 pretrained = Path("pretrained")
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
 curve(left, out, f"this run, preset {preset}")
-curve(right, pretrained, "the model in the box")
+curve(right, pretrained, "the pretrained model")
 plt.show()
 
 # %% [markdown]
@@ -124,9 +124,12 @@ plt.show()
 print("all checks hold:", verify(out))
 
 # %% [markdown]
+# The sums notice it, whichever bit it is. The loss may move in a digit that nobody looks at.
+
+# %% [markdown]
 # ## Session 3: sample and show
 #
-# The rest of this notebook shows the model in the box (`pretrained/`), so that there is something
+# The rest of this notebook shows the pretrained model (`pretrained/`), so that there is something
 # to see whatever you have trained. Put `load_run(out)` in its place for your own.
 
 # %%
@@ -157,8 +160,9 @@ plt.show()
 # %% [markdown]
 # ## Where does it look?
 #
-# Attention of every head of one layer on the same line. **Predict** whether a head looks at the
-# character just before.
+# Attention of every head of the second layer, on four words of the same line. **Predict** whether a
+# head looks at the character just before. (The number of keys is e to the mean entropy of the last
+# ten queries: module 02.)
 #
 # Look for a diagonal one step below the main one (the character before), for columns (a blank or
 # the line's start that everybody looks at), and for heads that follow words. With the slider you

@@ -65,7 +65,7 @@ for name, run, color in (
 ):
     left.plot(range(1, 25), gradient_norms(run, 24), ".-", color=color, label=name)
 left.set(
-    yscale="log", xlabel="block of 24, from the bottom", ylabel="gradient norm", ylim=(1e-8, 10)
+    yscale="log", xlabel="block of 24, from the bottom", ylabel="gradient norm", ylim=(1e-10, 10)
 )
 left.legend(fontsize="small", loc="lower center", ncols=2)
 depths = [1, 2, 4, 8, 16, 32, 48]
