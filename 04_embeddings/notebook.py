@@ -71,7 +71,7 @@ left.set(xlabel="position", ylabel="feature", title="sinusoidal_positions(64, 32
 for feature in (0, 1, 8, 16):
     right.plot(p[:, feature], label=f"feature {feature}")
 right.set(xlabel="position", ylabel="value")
-right.legend(fontsize="small", loc="upper right")
+right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]

@@ -44,18 +44,15 @@ for ax, sizes, numbers, power, name in (
     (right, depths, deep, 1, "n_layers"),
 ):
     ax.loglog(sizes, numbers, "o-")
-    ax.loglog(sizes, [numbers[2] * (s / sizes[2]) ** power for s in sizes], ":", color=GRAY)
+    ax.loglog(sizes, [numbers[2] * (s / sizes[2]) ** power for s in sizes], ":", color=ORANGE)
     ax.set(xlabel=name, ylabel="parameters")
     ax.set_xticks(sizes, sizes)
     ax.minorticks_off()
 plt.show()
 
+
 # %%
-names = ("vocab_size", "d_model", "n_layers", "max_len")
-starts = {name: getattr(config, name) for name in names}
-
-
-def shares(vocab_size, d_model, n_layers, max_len):
+def shares(vocab_size=65, d_model=128, n_layers=4, max_len=64):
     d = d_model
     shape = ModelConfig(vocab_size, max_len, d, n_layers, 1, 4 * d)
     parts = {
@@ -70,7 +67,7 @@ def shares(vocab_size, d_model, n_layers, max_len):
     plt.show()
 
 
-shares(**starts)
+shares()
 _ = interact(
     shares,
     vocab_size=(65, 50257),

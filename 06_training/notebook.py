@@ -81,7 +81,7 @@ for max_lr in (1e-4, 1e-3, 1e-2, 1e-1):
     ax.plot(losses, label=f"max_lr {max_lr:g}")
 ax.axhline(math.log(65), color=GRAY, linestyle=":")
 ax.set(xlabel="step", ylabel="training loss in nats")
-ax.legend(loc="upper right")
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
