@@ -19,6 +19,7 @@ from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.progress import folders, read_results, summary
 
 RUNS = Path("runs")
+PRETRAINED = Path(__file__).with_name("pretrained")
 OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 
 
@@ -83,7 +84,7 @@ class Sample:
     """Print a prompt and the text with which a trained model continues it."""
 
     run: Path | None = None
-    """The run folder. By default the newest run."""
+    """The run folder. By default the newest run, or the pretrained model where there is none."""
     prompt: str = "ROMEO:"
     tokens: int = 200
     """How many to add."""
@@ -103,7 +104,12 @@ class Sample:
         return 0
 
     def text(self) -> str:
-        model, tokenizer = load_run(self.run or newest_run())
+        try:
+            run = self.run or newest_run()
+        except FileNotFoundError:
+            run = PRETRAINED
+            print("not trained yet: this is the model that comes with the course", file=sys.stderr)
+        model, tokenizer = load_run(run)
         try:
             prompt = torch.tensor([tokenizer.encode(self.prompt)], dtype=torch.long)
         except ValueError as error:

@@ -450,7 +450,15 @@ class TestCommandLine:
         monkeypatch.setattr(cli, "load_run", interrupted)
         assert command("sample", "--run", run) == (130, "", "")
 
-    def test_without_a_run_sample_says_how_to_get_one(self, command, tmp_path, monkeypatch):
+    def test_without_a_run_sample_speaks_with_the_pretrained_model(
+        self, command, tmp_path, monkeypatch
+    ):
         monkeypatch.chdir(tmp_path)
-        status, _, err = command("sample")
+        status, printed, err = command("sample", "--tokens", 20)
+        assert status == 0 and "not trained yet" in err
+        assert printed == command("sample", "--run", cli.PRETRAINED, "--tokens", 20)[1]
+
+    def test_without_a_run_verify_says_how_to_get_one(self, command, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        status, _, err = command("verify")
         assert status == 1 and "tiny-transformer train" in err
