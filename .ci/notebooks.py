@@ -5,8 +5,10 @@ With the names of folders as arguments, those alone.
 
 import os
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from textwrap import indent
 
 import jupytext
 import nbformat
@@ -27,15 +29,25 @@ def read(source: Path) -> NotebookNode:
     return notebook
 
 
-def execute(source: Path) -> NotebookNode:
+def execute(source: Path, answers: Iterable[tuple[str, str]] = ()) -> NotebookNode:
     """Run the notebook from a clean kernel, in its own folder, with the capstone at its smallest.
 
     Raises:
-        CellExecutionError: with the traceback of the cell that failed.
+        CellExecutionError: with the traceback of the cell that failed. With `answers`, a right and
+            a wrong one to each question in turn, a right one that is refused or a wrong one that is
+            accepted fails too.
     """
     os.environ["PRESET"] = "smoke"
     os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine spin
     notebook = read(source)
+    questions = [cell for cell in notebook.cells if "answer = None" in cell.source]
+    for cell, (right, wrong) in zip(questions, answers, strict=False):
+        refused = indent(cell.source.replace("answer = None", f"answer = {wrong}"), "    ")
+        cell.source = (
+            cell.source.replace("answer = None", f"import math\nanswer = {right}")
+            + f"\ntry:\n{refused}\nexcept AssertionError:\n    pass\n"
+            + "else:\n    raise ValueError('a wrong answer is accepted')"
+        )
     NotebookClient(
         notebook,
         extra_arguments=["--log-level=ERROR"],
