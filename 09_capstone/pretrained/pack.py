@@ -29,7 +29,7 @@ have trained your own.
 | data | tiny Shakespeare, 1,115,394 characters of public-domain plays; the first 90% train |
 | license | that of the course, MIT |
 | recipe | `{command}`; every setting is in [`config.toml`](config.toml) |
-| time | {minutes:.1f} minutes, start-up included; step by step in [`metrics.jsonl`](metrics.jsonl) |
+| time | {minutes:.1f} minutes with start-up; step by step in [`metrics.jsonl`](metrics.jsonl) |
 | weights | `best/model.safetensors`, bfloat16, {megabytes:.1f} MB |
 | validation loss | {loss:.4f} nats a character on the whole last 10%, from this file |
 | perplexity | {perplexity:.1f} |
