@@ -86,7 +86,7 @@ class MultiHeadAttention(nn.Module):
             v,
             attn_mask=mask,
             dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=self.causal and T == S,
+            is_causal=self.causal and bool(T == S),  # an ONNX export has symbols for T and S
         )
 
 
