@@ -1,4 +1,4 @@
-"""The command line: `tiny-transformer train`, `sample`, `gallery`, `verify`, `progress`."""
+"""The command line: `tiny-transformer train`, `sample`, `gallery`, `export` and the others."""
 
 import sys
 import time
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import ROOT, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.verify import verify
@@ -141,6 +142,24 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write the model of a run for other programs: as Hugging Face's GPT-2, or in ONNX."""
+
+    to: Literal["hf", "onnx"]
+    """hf takes the classic configuration only."""
+    out: Path
+    """A new folder."""
+    run: Path | None = None
+    """The run folder. By default the newest run."""
+
+    def __call__(self) -> int:
+        write = {"hf": export_hf, "onnx": export_onnx}[self.to]
+        write(*load_run(self.run or newest_run()), self.out)
+        print(f"written to {self.out}; its README.md says how to use it")
+        return 0
+
+
+@dataclass(frozen=True)
 class Verify:
     """Check that a run is what it says it is: a table, and exit status 1 if anything is not."""
 
@@ -173,12 +192,13 @@ def exercises(mine: bool) -> Iterator[None]:
         yield
 
 
-def parse(args: list[str]) -> Train | Sample | Gallery | Verify | Progress:
+def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progress:
     if args[:1] != ["train"]:
         return tyro.cli(
             Annotated[Train, tyro.conf.subcommand("train")]
             | Annotated[Sample, tyro.conf.subcommand("sample")]
             | Annotated[Gallery, tyro.conf.subcommand("gallery")]
+            | Annotated[Export, tyro.conf.subcommand("export")]
             | Annotated[Verify, tyro.conf.subcommand("verify")]
             | Annotated[Progress, tyro.conf.subcommand("progress")],
             prog="tiny-transformer",
