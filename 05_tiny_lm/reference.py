@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tiny_transformer.sampling.reference import KVCache
 
 NORMS = ("layer", "rms")
+ACTIVATIONS = ("gelu", "relu2")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class ModelConfig:
     positions: Literal["learned", "sinusoidal", "rope"] = "learned"
     bias: bool = True
     tie_weights: bool = True  # the head reuses the token table (Press and Wolf 2017)
+    qk_norm: bool = False  # queries and keys of RMS 1, before they turn (Henry et al. 2020)
+    activation: Literal["gelu", "relu2"] = "gelu"
+    zero_init: bool = False  # every block starts as the identity (Zhang et al. 2019, Fixup)
 
     def __post_init__(self):
         for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff"):
@@ -54,7 +58,11 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        for name, choices in (("norm", NORMS), ("positions", POSITIONS)):
+        for name, choices in (
+            ("norm", NORMS),
+            ("positions", POSITIONS),
+            ("activation", ACTIVATIONS),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.positions == "rope" and self.d_head % 2:
@@ -83,7 +91,14 @@ class TinyTransformerLM(nn.Module):
         )
         self.blocks = nn.ModuleList(
             TransformerBlock(
-                config.d_model, config.n_heads, config.d_ff, config.dropout, norm, config.bias
+                config.d_model,
+                config.n_heads,
+                config.d_ff,
+                config.dropout,
+                norm,
+                config.bias,
+                config.qk_norm,
+                config.activation,
             )
             for _ in range(config.n_layers)
         )
@@ -96,6 +111,8 @@ class TinyTransformerLM(nn.Module):
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         init_weights(self)
+        if config.zero_init:
+            silence_blocks(self)
 
     def forward(self, tokens: Tensor, cache: "KVCache | None" = None) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab_size).
@@ -138,6 +155,14 @@ def init_weights(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.02 / (2 * len(model.blocks)) ** 0.5)
         else:
             nn.init.normal_(parameter, std=0.02)
+
+
+@torch.no_grad()
+def silence_blocks(model: nn.Module) -> None:
+    """Zero what adds to the residual stream: at first the model reads one token alone."""
+    for block in model.blocks:
+        block.attention.out_proj.weight.zero_()
+        block.feed_forward.down.weight.zero_()
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -387,3 +387,25 @@ def as_gpt2(model):
             for norm in ("ln_1", "ln_2"):
                 theirs[f"{target}{norm}.{kind}"] = ours[f"{source}{norm}.{kind}"]
     return theirs
+
+
+class TestModernSwitches:
+    def test_zero_init_makes_every_block_the_identity(self):
+        model = TinyTransformerLM(ModelConfig(zero_init=True, max_len=8, d_model=32, d_ff=64))
+        x = torch.randn(2, 8, 32)
+        assert all(block(x).equal(x) for block in model.blocks)
+
+    def test_qk_norm_forgets_how_long_queries_are(self):
+        config = ModelConfig(qk_norm=True, positions="rope", max_len=8, d_model=32, d_ff=64)
+        model, tokens = TinyTransformerLM(config), torch.arange(8)[None]
+        before = model(tokens)
+        with torch.no_grad():
+            model.blocks[0].attention.q_proj.weight.mul_(7)
+            model.blocks[0].attention.q_proj.bias.mul_(7)
+        torch.testing.assert_close(model(tokens), before, rtol=1e-3, atol=1e-3)
+
+    def test_relu2_is_the_square_of_relu(self):
+        model = TinyTransformerLM(ModelConfig(activation="relu2", d_model=32, d_ff=64))
+        feed_forward, x = model.blocks[0].feed_forward, torch.randn(3, 32)
+        expected = feed_forward.down(feed_forward.up(x).clamp(min=0) ** 2)
+        torch.testing.assert_close(feed_forward(x), expected)
