@@ -146,7 +146,9 @@ def fitted_attention(yours: type[nn.Module]) -> type[nn.Module]:
             dropout: float = 0.0,
             causal: bool = True,
             bias: bool = True,
+            qk_norm: bool = False,
         ):
+            refuse(qk_norm=qk_norm)
             super().__init__(d_model, n_heads, dropout, causal)
             self.fitted_heads = n_heads
             if not bias:
@@ -177,7 +179,15 @@ def fitted_attention(yours: type[nn.Module]) -> type[nn.Module]:
 
 def fitted_feed_forward(yours: type[nn.Module]) -> type[nn.Module]:
     class Fitted(yours):
-        def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, bias: bool = True):
+        def __init__(
+            self,
+            d_model: int,
+            d_ff: int,
+            dropout: float = 0.0,
+            bias: bool = True,
+            activation: str = "gelu",
+        ):
+            refuse(activation=activation != "gelu")
             super().__init__(d_model, d_ff, dropout)
             if not bias:
                 drop_biases(self)
@@ -195,7 +205,10 @@ def fitted_block(yours: type[nn.Module]) -> type[nn.Module]:
             dropout: float = 0.0,
             norm: Callable[[int], nn.Module] | None = None,
             bias: bool = True,
+            qk_norm: bool = False,
+            activation: str = "gelu",
         ):
+            refuse(qk_norm=qk_norm, activation=activation != "gelu")
             super().__init__(d_model, n_heads, d_ff, dropout)
             if norm is not None:
                 self.ln_1, self.ln_2 = norm(d_model), norm(d_model)
@@ -218,6 +231,11 @@ def fitted_block(yours: type[nn.Module]) -> type[nn.Module]:
                 hook.remove()
 
     return Fitted
+
+
+def refuse(**switches: bool) -> None:
+    for name in (name for name, on in switches.items() if on):
+        raise ValueError(f"your blocks do without {name}: leave it as it is")
 
 
 def fitted_embedding(yours: type[nn.Module]) -> type[nn.Module]:
