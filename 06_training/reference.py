@@ -45,6 +45,9 @@ class TrainConfig:
             raise ValueError(f"betas is {self.betas}; each must be at least 0 and below 1")
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction is {self.decay_fraction}; it must be in (0, 1]")
+        for name, choices in (("schedule", ("cosine", "wsd")), ("optimizer", ("adamw", "muon"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}; it must divide batch_size")
 

@@ -50,6 +50,21 @@ PRESETS = {
         model=ModelConfig(positions="rope", bias=False),
         train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3),
     ),
+    # The same shape by a newer recipe, in a fraction of the steps.
+    "fast": RunConfig(
+        device="cpu",
+        model=ModelConfig(norm="rms", positions="rope", bias=False, qk_norm=True),
+        train=TrainConfig(
+            batch_size=16,
+            max_steps=250,
+            warmup_steps=10,
+            max_lr=8e-3,
+            min_lr=0.0,
+            weight_decay=0.0,
+            schedule="wsd",
+            optimizer="muon",
+        ),
+    ),
     # The published baby GPT: 10.6 million parameters, for a graphics card.
     "gpu": RunConfig(
         model=ModelConfig(

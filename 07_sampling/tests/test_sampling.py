@@ -285,6 +285,12 @@ class TestGenerate:
         ]
         assert ends[0].equal(ends[1])
 
+    def test_the_cache_changes_no_token_of_a_modern_model(self, impl):
+        modern = dict(norm="rms", positions="rope", qk_norm=True, activation="relu2")
+        model, prompt = small_model(**modern), torch.randint(11, (2, 5))
+        ends = [impl.generate(model, prompt, 25, **GREEDY, use_cache=cached) for cached in (0, 1)]
+        assert ends[0].equal(ends[1])
+
     @pytest.mark.parametrize("T", [1, 8, 9, 30])
     def test_the_cache_changes_no_token_after_a_prompt_of_any_length(self, impl, T):
         model, prompt = small_model(), torch.randint(11, (2, T))

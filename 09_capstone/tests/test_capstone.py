@@ -235,6 +235,18 @@ class TestDeterminism:
         assert weights(out) == weights(run)
         assert weights(out, "best") == weights(run, "best")
 
+    def test_a_run_with_muon_resumes_to_the_same_bytes(self, brief, tmp_path, monkeypatch):
+        fast = PRESETS["fast"]
+        model = replace(brief.model, norm="rms", positions="rope", bias=False, qk_norm=True)
+        config = replace(brief, model=model, train=replace(fast.train, batch_size=8, max_steps=6))
+        train(config, tmp_path / "straight")
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 4, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, tmp_path / "cut")
+        train(config, tmp_path / "cut", resume=True)
+        assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
+
     def test_a_failure_between_checkpoints_repeats_from_the_last_one(
         self, config, run, tmp_path, monkeypatch
     ):
