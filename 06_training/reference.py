@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+WHOLE = slice(None)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -60,17 +62,22 @@ def training_steps(
     generator: torch.Generator,
     start: int = 0,
     bf16: bool = False,
+    share: slice = WHOLE,
 ) -> Iterator[tuple[int, Tensor]]:
     """The loop: train on `tokens` (N,) and yield (steps done, loss) after each step.
 
     Everything random comes from `generator` and, for dropout, from PyTorch's own state: a run whose
     states are saved after step n and restored goes on with `start=n` as if nothing had happened.
+    `share` says which sequences of a batch to train on, where several processes share it.
     """
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("lr_scale", 1.0)
         batch = get_batch(tokens, config.batch_size, model.config.max_len, generator)
-        loss = train_step(model, optimizer, *batch, config.max_norm, config.accumulate, bf16)
+        inputs, targets = (part[share] for part in batch)
+        loss = train_step(
+            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16
+        )
         yield step + 1, loss
 
 

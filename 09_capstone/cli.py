@@ -14,8 +14,10 @@ import tyro
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import ROOT, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
+from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
+from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.progress import folders, read_results, summary
 
@@ -26,7 +28,11 @@ OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 
 def main() -> None:
     try:
-        sys.exit(parse(sys.argv[1:])())
+        with joined() as processes:
+            processes.others_wait()
+            command = parse(sys.argv[1:])
+            status = command(processes) if isinstance(command, Train) else command()
+        sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
@@ -63,20 +69,28 @@ class Train(Source):
 
     settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
-    def __call__(self) -> int:
+    def __call__(self, processes: Processes) -> int:
         out, settings = self.folder(), self.settings
-        print(f"run folder: {out}")
+        if settings.mine and processes.count > 1:
+            raise ValueError("mine is for one process: leave out torchrun")
+        if processes.first:
+            print(f"run folder: {out}", flush=True)
         try:
             if settings.mine:  # in full precision and uncompiled, as the exercises are
                 settings = replace(
                     settings, bf16=bool(settings.bf16), compile=bool(settings.compile)
                 )
             with exercises(settings.mine):
-                best = train(settings, out, self.resume)
+                together = {} if settings.mine else {"processes": processes}  # yours is alone
+                best = train(settings, out, self.resume, **together)
         except KeyboardInterrupt:
-            print(f"\nstopped; to go on: tiny-transformer train --out {out} --resume")
+            processes.others_wait()
+            if processes.first:
+                print(f"\nstopped; to go on: {resume_command(out, processes)}", flush=True)
+            processes.others_follow()
             return 130
-        print(f"best validation loss {best:.4f}; see loss.png and samples.md in {out}")
+        if processes.first:
+            print(f"best validation loss {best:.4f}; see loss.png and samples.md in {out}")
         return 0
 
 

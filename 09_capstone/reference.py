@@ -4,17 +4,23 @@ A run is a folder: `config.toml`, `metrics.jsonl`, the checkpoints `last/` and `
 TensorBoard log, and at the end `loss.png` and `samples.md`.
 """
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from tiny_transformer.capstone.report import STRATEGIES, Reporter, speak, write_report
-from tiny_transformer.capstone.session import Session, claim_folder, interruptions
+from tiny_transformer.capstone.session import (
+    Session,
+    claim_folder,
+    interruptions,
+    saved_when_lost,
+)
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_config
+from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
@@ -36,18 +42,22 @@ def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, Char
     return TinyTransformerLM(replace(config, vocab_size=tokenizer.vocab_size)), tokenizer
 
 
-def train(config: RunConfig, out: Path, resume: bool = False) -> float:
+def train(
+    config: RunConfig, out: Path, resume: bool = False, processes: Processes = ALONE
+) -> float:
     """Train into the run folder `out` and return the best validation loss, in nats a token.
 
     With `resume` an interrupted run goes on from `last/`, and on the CPU it ends with the same
-    bytes as if nothing had happened.
+    bytes as if nothing had happened. Of several `processes` the first evaluates, writes and returns
+    a loss; each has dropout of its own, and a checkpoint holds the first one's random state.
 
     Raises:
         ValueError: if settings, corpus and folder do not fit together, or the loss diverges.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is finished and saved.
     """
+    processes.check(config.train.batch_size, config.train.accumulate)
     text = load_text(config.corpus)
-    device = choose_device(config.device)
+    device = processes.device(choose_device(config.device))
     on_gpu = device.type == "cuda"
     bf16 = on_gpu if config.bf16 is None else config.bf16
     compiled = on_gpu if config.compile is None else config.compile
@@ -65,32 +75,46 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> float:
     optimizer = make_optimizer(model.to(device), config.train)
     batches = torch.Generator().manual_seed(config.seed)
     session = Session(model, optimizer, batches, text)
-    claim_folder(out, config, resume)
+    if processes.first:
+        claim_folder(out, config, resume)
     with suppress(FileNotFoundError):  # a new run, or one that was cut before its first checkpoint
         session.restore(out / "last")
+    if not processes.first:  # dropout of its own; so far all have drawn alike
+        torch.manual_seed(config.seed + processes.rank + processes.count * session.step)
+    processes.others_follow()
+    out = processes.same(out)  # its name may hold the time
 
     steps = training_steps(
-        torch.compile(model) if compiled else model,
+        processes.parallel(torch.compile(model) if compiled else model, config.train.accumulate),
         optimizer,
         train_tokens,
         config.train,
         batches,
         start=session.step,
         bf16=bf16,
+        share=processes.share,
     )
-    with Reporter(out, config, session) as reporter, interruptions() as interrupted:
-        for session.step, loss in steps:
+    with (
+        Reporter(out, config, session) if processes.first else nullcontext() as reporter,
+        interruptions() as interrupted,
+        saved_when_lost(session, out, processes),
+    ):
+        for session.step, loss in processes.steps(steps, batches):
+            loss = processes.mean(loss)
             finished = session.step == config.train.max_steps
-            if finished or session.step % config.eval_every == 0:
+            due = finished or session.step % config.eval_every == 0
+            if processes.first and due:
                 session.val_loss = evaluate(model, val_tokens, bf16)
                 reporter.evaluated(loss, speak(model, tokenizer, config.seed))
                 session.save_evaluated(out, config.keep)
-            else:
+            elif processes.first:
                 reporter.trained(loss)
-            if interrupted() and not finished:
-                session.save(out / "last")
+            if not finished and processes.any(interrupted()):
+                if processes.first:
+                    session.save(out / "last")
                 raise KeyboardInterrupt
-    write_report(out)
+    if processes.first:
+        write_report(out)
     return session.best_loss
 
 

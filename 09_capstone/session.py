@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import psutil
 import torch
 
 from tiny_transformer.engineering.config import RunConfig, read_config, write_config
+from tiny_transformer.engineering.processes import Processes, ProcessLost
 from tiny_transformer.engineering.reference import (
     keep_best,
     load_checkpoint,
@@ -148,3 +150,30 @@ def interruptions() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def saved_when_lost(session: Session, out: Path, processes: Processes) -> Iterator[None]:
+    """When another process is gone, save the last whole step, say how to go on, and end.
+
+    It is said while `interruptions` are held: torchrun ends what is left of its processes.
+    """
+    try:
+        yield
+    except ProcessLost as lost:
+        if processes.first:
+            session.save(out / "last")
+        print(
+            f"\ntiny-transformer: process {processes.rank} of {processes.count} lost another one "
+            f"after step {session.step}; to go on: {resume_command(out, processes)}\n({lost})",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(1)
+
+
+def resume_command(out: Path, processes: Processes) -> str:
+    program = "tiny-transformer"
+    if processes.count > 1:
+        program = f"torchrun --nproc-per-node {processes.count} -m tiny_transformer.capstone"
+    return f"{program} train --out {out} --resume"

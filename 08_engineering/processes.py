@@ -1,0 +1,171 @@
+"""Many processes that train one model: started by torchrun, each on its share of every batch.
+
+All of them draw the same batches from the same generator, and so a run can be resumed with another
+number of processes. PyTorch's DistributedDataParallel averages their gradients; whatever else they
+must agree on goes through gloo, which notices at once when a process is gone.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tiny_transformer.engineering.reference import random_states, restore_random_states
+from tiny_transformer.setup.device import choose_device
+
+
+class ProcessLost(RuntimeError):
+    """What had to be done together failed, most likely since another process is gone."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """All processes as one of them sees them. With a count of 1 nothing here does anything."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """Which sequences of a batch are this process's own; of equal size for all."""
+        return slice(self.rank, None, self.count)
+
+    def check(self, batch_size: int, accumulate: int) -> None:
+        if batch_size % (self.count * accumulate):
+            times = f" times train.accumulate {accumulate}" if accumulate > 1 else ""
+            raise ValueError(
+                f"train.batch_size is {batch_size}; {self.count} processes{times} must divide it"
+            )
+
+    def device(self, chosen: torch.device) -> torch.device:
+        """Where this process computes: on the CPU with all the others, or on a GPU of its own."""
+        if self.count == 1 or chosen.type == "cpu":
+            return chosen
+        if chosen.type != "cuda":
+            raise ValueError(f"device is {chosen.type!r}; several processes need cpu or cuda")
+        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > gpus:
+            raise ValueError(f"{here} processes need a GPU each; this machine has {gpus}")
+        return choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
+
+    def same(self, value: Any) -> Any:
+        """The first process's value, in all of them."""
+        values = [value]
+        if self.count > 1:
+            with noticing_loss():
+                dist.broadcast_object_list(values)
+        return values[0]
+
+    def others_wait(self) -> None:
+        """Let the first go on alone until `others_follow`: what is wrong is told once, and all end.
+
+        What several processes have to tell would come twice, or not at all: torchrun ends the
+        others as soon as one has failed.
+        """
+        if not self.first:
+            try:
+                dist.barrier()
+            except RuntimeError:  # the first has ended, and said why; its exit status counts
+                sys.exit()
+
+    def others_follow(self) -> None:
+        if self.first and self.count > 1:
+            with noticing_loss():
+                dist.barrier()
+
+    def parallel(self, model: nn.Module, accumulate: int) -> nn.Module:
+        """The model as the training loop needs it, its gradients averaged over the processes."""
+        if self.count == 1:
+            return model
+        group, device = None, next(model.parameters()).device
+        if device.type == "cuda":
+            # NCCL does not notice that a process is gone: it waits. So wait in the backward pass,
+            # where nothing has changed yet, and less than the 30 s after which torchrun kills.
+            os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+            torch.cuda.set_device(device)
+            group = dist.new_group(backend="nccl", timeout=timedelta(seconds=20))
+        with noticing_loss():
+            return Parallel(model, accumulate, group)
+
+    def steps(self, steps: Iterator[Any], batches: torch.Generator) -> Iterator[Any]:
+        """The steps of the loop. One that fails leaves no trace, in the random states either."""
+        if self.count == 1:
+            yield from steps
+            return
+        while True:
+            before = batches.get_state(), random_states()
+            try:
+                with noticing_loss():
+                    step = next(steps, None)
+            except ProcessLost:
+                batches.set_state(before[0])
+                restore_random_states(before[1])
+                raise
+            if step is None:
+                return
+            yield step
+
+    def mean(self, loss: Tensor) -> Tensor:
+        """The loss of the whole batch, from those of the equal shares."""
+        return self.sum(loss) / self.count if self.count > 1 else loss
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any process; those that come early wait here for the others."""
+        return self.sum(torch.tensor(float(flag))).item() > 0 if self.count > 1 else flag
+
+    def sum(self, number: Tensor) -> Tensor:
+        total = number.detach().cpu().clone()
+        with noticing_loss():
+            dist.all_reduce(total)
+        return total
+
+
+ALONE = Processes()
+
+
+class Parallel(DistributedDataParallel):
+    """Averages the gradients in the last of a step's `accumulate` passes, when they are whole."""
+
+    def __init__(self, model: nn.Module, accumulate: int, group: dist.ProcessGroup | None):
+        super().__init__(model, process_group=group)
+        self.config, self.accumulate, self.passes = model.config, accumulate, 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.passes += 1
+        self.require_backward_grad_sync = self.passes % self.accumulate == 0
+        return super().forward(tokens)
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """Meanwhile this process is one of those that torchrun started, or alone without it."""
+    count = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+    if count == 1:
+        yield ALONE
+        return
+    # A day: the others wait while the first evaluates and saves.
+    dist.init_process_group("gloo", timeout=timedelta(days=1))
+    yield Processes(dist.get_rank(), count)
+    dist.destroy_process_group()
+
+
+@contextmanager
+def noticing_loss() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ProcessLost(str(error).partition("\n")[0]) from error
