@@ -65,6 +65,34 @@ PRESETS = {
             optimizer="muon",
         ),
     ),
+    # The model in the box: half an hour on one core that has bfloat16, and a C++ compiler.
+    "small": RunConfig(
+        device="cpu",
+        bf16=True,
+        compile=True,
+        model=ModelConfig(
+            max_len=256,
+            d_model=160,
+            n_layers=6,
+            n_heads=5,
+            d_ff=640,
+            norm="rms",
+            positions="rope",
+            bias=False,
+            qk_norm=True,
+            activation="relu2",
+        ),
+        train=TrainConfig(
+            batch_size=16,
+            max_steps=4000,
+            warmup_steps=50,
+            max_lr=8e-3,
+            min_lr=0.0,
+            weight_decay=0.1,
+            schedule="wsd",
+            optimizer="muon",
+        ),
+    ),
     # The published baby GPT: 10.6 million parameters, for a graphics card.
     "gpu": RunConfig(
         model=ModelConfig(
