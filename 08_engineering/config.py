@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomlkit
 import tomlkit.exceptions
@@ -23,6 +23,7 @@ class RunConfig:
     device: str = "auto"  # auto, cpu, cuda or mps
     bf16: bool | None = None  # bfloat16 where safe; None: on a GPU
     compile: bool | None = None  # torch.compile the training step; None: on a GPU
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"  # see `speed.py`
     log_every: int = 10  # steps
     eval_every: int = 250  # steps; each writes a checkpoint too
     mine: bool = False  # build the capstone from your exercises, where they are started
@@ -53,7 +54,8 @@ PRESETS = {
     # The same shape by a newer recipe, in a fraction of the steps.
     "fast": RunConfig(
         device="cpu",
-        model=ModelConfig(norm="rms", positions="rope", bias=False, qk_norm=True),
+        matmul_precision="medium",
+        model=ModelConfig(positions="rope", bias=False, qk_norm=True),
         train=TrainConfig(
             batch_size=16,
             max_steps=250,
@@ -93,8 +95,9 @@ PRESETS = {
             optimizer="muon",
         ),
     ),
-    # The published baby GPT: 10.6 million parameters, for a graphics card.
+    # The published baby GPT, 10.6 million parameters, by the newer recipe: for a graphics card.
     "gpu": RunConfig(
+        matmul_precision="high",
         model=ModelConfig(
             max_len=256,
             d_model=384,
@@ -105,8 +108,17 @@ PRESETS = {
             norm="rms",
             positions="rope",
             bias=False,
+            qk_norm=True,
         ),
-        train=TrainConfig(batch_size=64, max_steps=5000),
+        train=TrainConfig(
+            batch_size=64,
+            max_steps=2500,
+            warmup_steps=50,
+            max_lr=8e-3,
+            min_lr=0.0,
+            schedule="wsd",
+            optimizer="muon",
+        ),
     ),
 }
 

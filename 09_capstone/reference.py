@@ -22,6 +22,7 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_config
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
+from tiny_transformer.engineering.speed import matmul_precision
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
@@ -95,6 +96,7 @@ def train(
         share=processes.share,
     )
     with (
+        matmul_precision(config.matmul_precision, device),
         Reporter(out, config, session) if processes.first else nullcontext() as reporter,
         interruptions() as interrupted,
         saved_when_lost(session, out, processes),

@@ -7,21 +7,18 @@ import resource
 import subprocess
 import sys
 
-from peer import NANOGPT_CPU, NANOGPT_GPU, Peer
+from peer import NANOGPT_GPU, Peer
 from table import print_table
-from training_speed import prepare
+from training_speed import CONTENDERS, prepare
 
-from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.reference import TrainConfig
 
-GPU = TrainConfig(batch_size=64)
-CONTENDERS = {
-    "peer, nanoGPT's CPU recipe": (Peer, NANOGPT_CPU, TrainConfig()),
-    "ours, nanoGPT's CPU recipe": (TinyTransformerLM, NANOGPT_CPU, TrainConfig()),
-    "ours, preset cpu": (TinyTransformerLM, PRESETS["cpu"].model, PRESETS["cpu"].train),
-    "peer, nanoGPT's GPU shape": (Peer, NANOGPT_GPU, GPU),
-    "ours, nanoGPT's GPU shape": (TinyTransformerLM, NANOGPT_GPU, GPU),
+GPU = RunConfig(device="cpu", model=NANOGPT_GPU, train=TrainConfig(batch_size=64))
+CONTENDERS = CONTENDERS | {
+    "peer, nanoGPT's GPU shape": (Peer, GPU),
+    "ours, nanoGPT's GPU shape": (TinyTransformerLM, GPU),
 }
 
 

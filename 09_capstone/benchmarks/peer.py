@@ -1,16 +1,19 @@
-"""The peer of every benchmark here: Hugging Face's GPT-2 in the shape of nanoGPT's CPU recipe.
+"""The peer of every benchmark here: Hugging Face's GPT-2 in the shapes of nanoGPT's recipes.
 
-`python 09_capstone/benchmarks/peer.py OUT` trains it by that recipe, in our loop and with our fused
-optimizer, so that only the models differ, and writes metrics like ours.
+`python 09_capstone/benchmarks/peer.py --out OUT` trains it by the CPU recipe, in our loop and with
+our fused optimizer, so that only the models differ, and writes metrics like ours. With
+`--recipe gpu` it is nanoGPT's GPU recipe: in bfloat16 and compiled, on a graphics card.
 """
 
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import psutil
 import torch
+import tyro
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -29,6 +32,10 @@ from tiny_transformer.training.reference import (
 
 NANOGPT_CPU = ModelConfig()  # 4 layers, 4 heads, 128 wide, context 64
 NANOGPT_GPU = ModelConfig(max_len=256, d_model=384, n_layers=6, n_heads=6, d_ff=1536)
+RECIPES = {
+    "cpu": (NANOGPT_CPU, TrainConfig()),
+    "gpu": (replace(NANOGPT_GPU, dropout=0.2), TrainConfig(batch_size=64, max_steps=5000)),
+}
 
 
 class Peer(nn.Module):
@@ -57,24 +64,27 @@ class Peer(nn.Module):
         return self.gpt2(tokens, use_cache=False).logits
 
 
-def main(out: Path, seed: int = 1) -> None:
+def main(out: Path, seed: int = 1, recipe: Literal["cpu", "gpu"] = "cpu") -> None:
+    on_gpu = recipe == "gpu"
+    config, training = RECIPES[recipe]
     seed_everything(seed)
     text = load_text()
-    tokens = torch.tensor(CharTokenizer(text).encode(text))
+    tokens = torch.tensor(CharTokenizer(text).encode(text), device="cuda" if on_gpu else "cpu")
     train_tokens, val_tokens = split_corpus(tokens)
-    recipe = TrainConfig()  # nanoGPT's
-    model = Peer(NANOGPT_CPU)
-    optimizer = make_optimizer(model, recipe)
+    model = Peer(config).to(tokens.device)
+    optimizer = make_optimizer(model, training)
     generator = torch.Generator().manual_seed(seed)
     out.mkdir(parents=True)
     log = MetricsLog(out / "metrics.jsonl")
-    for step, loss in training_steps(model, optimizer, train_tokens, recipe, generator):
+    trained = torch.compile(model) if on_gpu else model
+    steps = training_steps(trained, optimizer, train_tokens, training, generator, bf16=on_gpu)
+    for step, loss in steps:
         if step % RunConfig().eval_every == 0:
             record = {
                 "step": step,
-                "tokens": step * recipe.batch_size * model.config.max_len,
+                "tokens": step * training.batch_size * config.max_len,
                 "train_loss": loss.item(),
-                "val_loss": evaluate(model, val_tokens),
+                "val_loss": evaluate(model, val_tokens, on_gpu),
                 "seconds": time.time() - psutil.Process().create_time(),
             }
             log.append(record)
@@ -82,4 +92,4 @@ def main(out: Path, seed: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    tyro.cli(main)

@@ -1,6 +1,6 @@
 """Seconds until the validation loss reaches a given value, start-up included: us and the peer.
 
-`python 09_capstone/benchmarks/time_to_loss.py --seeds 1 2 3`. Each seed trains both, one after
+`python 09_capstone/benchmarks/time_to_loss.py --seeds 1 2 3`. Each seed trains all, one after
 the other, each in a process of its own; the numbers are those of their metrics.jsonl.
 """
 
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import tyro
 from table import print_table
@@ -16,26 +17,30 @@ from table import print_table
 from tiny_transformer.engineering.reference import MetricsLog
 
 
-def main(loss: float = 1.8857, preset: str = "cpu", seeds: tuple[int, ...] = (1,)) -> None:
-    """Compare a preset with the peer.
+def main(
+    loss: float = 1.8857,
+    presets: tuple[str, ...] = ("fast", "cpu"),
+    seeds: tuple[int, ...] = (1,),
+    recipe: Literal["cpu", "gpu"] = "cpu",
+) -> None:
+    """Compare presets with the peer.
 
     Args:
         loss: the validation loss to reach; nanoGPT's published CPU recipe ends at 1.8857.
-        preset: ours.
+        presets: ours.
         seeds: train each with these; the table shows medians.
+        recipe: the peer's.
     """
-    runs: dict[str, list[list[dict]]] = {"peer": [], preset: []}
+    runs: dict[str, list[list[dict]]] = {name: [] for name in ("peer", *presets)}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in map(str, seeds):
-            peer, ours = Path(folder, f"peer-{seed}"), Path(folder, f"ours-{seed}")
-            script = Path(__file__).with_name("peer.py")
-            commands = {
-                "peer": [sys.executable, script, peer, seed],
-                preset: [sys.executable, "-m", "tiny_transformer.capstone", "train"]
-                + ["--preset", preset, "--out", ours, "--seed", seed],
-            }
-            for (name, command), out in zip(commands.items(), (peer, ours), strict=True):
-                subprocess.run(command, check=True)
+        for seed in seeds:
+            for name in runs:
+                out = Path(folder, f"{name}-{seed}")
+                command = ["-m", "tiny_transformer.capstone", "train", "--preset", name]
+                if name == "peer":
+                    command = [str(Path(__file__).with_name("peer.py")), "--recipe", recipe]
+                command += ["--out", str(out), "--seed", str(seed)]
+                subprocess.run([sys.executable, *command], check=True)
                 records = MetricsLog(out / "metrics.jsonl").read()
                 runs[name].append([record for record in records if "val_loss" in record])
     print_table(

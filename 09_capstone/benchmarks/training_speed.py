@@ -5,6 +5,7 @@ hits all of them; the table shows medians.
 """
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -13,20 +14,24 @@ from peer import NANOGPT_CPU, Peer
 from table import print_table
 from torch import nn
 
-from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.engineering.config import PRESETS, RunConfig
+from tiny_transformer.engineering.speed import matmul_precision
+from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, count_parameters
-from tiny_transformer.training.reference import TrainConfig, make_optimizer, train_step
+from tiny_transformer.training.reference import make_optimizer, train_step
+
+CONTENDERS = {
+    "peer, nanoGPT's recipe": (Peer, RunConfig(device="cpu", model=NANOGPT_CPU)),
+    "ours, nanoGPT's recipe": (TinyTransformerLM, RunConfig(device="cpu", model=NANOGPT_CPU)),
+    "ours, preset cpu": (TinyTransformerLM, PRESETS["cpu"]),
+    "ours, preset fast": (TinyTransformerLM, PRESETS["fast"]),
+    "ours, preset small": (TinyTransformerLM, PRESETS["small"]),
+}
 
 
 def main(rounds: int = 10, steps: int = 10) -> None:
-    cpu = PRESETS["cpu"]
-    contenders = {
-        "peer, nanoGPT's recipe": (Peer, NANOGPT_CPU, TrainConfig()),
-        "ours, nanoGPT's recipe": (TinyTransformerLM, NANOGPT_CPU, TrainConfig()),
-        "ours, preset cpu": (TinyTransformerLM, cpu.model, cpu.train),
-    }
-    stepping = {name: prepare(*contender) for name, contender in contenders.items()}
-    seconds = {name: [] for name in contenders}
+    stepping = {name: prepare(*contender) for name, contender in CONTENDERS.items()}
+    seconds = {name: [] for name in CONTENDERS}
     products = []
     for _ in range(rounds):
         products.append(matrix_product())
@@ -37,9 +42,9 @@ def main(rounds: int = 10, steps: int = 10) -> None:
             seconds[name].append((time.perf_counter() - start) / steps)
     peak = median(products)
     rows = []
-    for name, (_, model, training) in contenders.items():
-        step, tokens = median(seconds[name]), training.batch_size * model.max_len
-        flops = flops_per_token(model) * tokens / step
+    for name, (_, config) in CONTENDERS.items():
+        step, tokens = median(seconds[name]), config.train.batch_size * config.model.max_len
+        flops = flops_per_token(config.model) * tokens / step
         rows.append(
             [name, f"{step * 1e3:.1f}", f"{tokens / step:,.0f}", f"{flops / 1e9:.0f}"]
             + [f"{flops / peak:.0%}"]
@@ -47,14 +52,19 @@ def main(rounds: int = 10, steps: int = 10) -> None:
     print_table(["model", "ms/step", "tokens/s", "GFLOP/s", f"of {peak / 1e9:.0f} GFLOP/s"], rows)
 
 
-def prepare(kind: type[nn.Module], config: ModelConfig, training: TrainConfig):
+def prepare(kind: type[nn.Module], config: RunConfig) -> Callable[[], None]:
     """A function that takes one training step, warmed up."""
-    model = kind(config)
-    optimizer = make_optimizer(model, training)
-    tokens = torch.randint(config.vocab_size, (training.batch_size, config.max_len + 1))
+    device = choose_device(config.device)
+    model = kind(config.model).to(device)
+    optimizer = make_optimizer(model, config.train)
+    shape = config.train.batch_size, config.model.max_len + 1
+    tokens = torch.randint(config.model.vocab_size, shape, device=device)
+    batch = tokens[:, :-1], tokens[:, 1:]
+    trained = torch.compile(model) if config.compile else model
 
     def step() -> None:
-        train_step(model, optimizer, tokens[:, :-1], tokens[:, 1:], training.max_norm)
+        with matmul_precision(config.matmul_precision, device):
+            train_step(trained, optimizer, *batch, config.train.max_norm, bf16=bool(config.bf16))
 
     for _ in range(3):
         step()
