@@ -32,6 +32,7 @@ from tiny_transformer.engineering.reference import (
     save_checkpoint,
     seed_everything,
 )
+from tiny_transformer.engineering.speed import matmul_precision
 
 FILES = ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
 
@@ -290,6 +291,29 @@ class TestTheConfigFile:
 
 
 @pytest.mark.exercise("seed_everything")
+class TestMatmulPrecision:
+    CPU = torch.device("cpu")
+
+    def test_it_ends_with_the_block_even_by_an_error(self):
+        before = torch.get_float32_matmul_precision()
+        with pytest.raises(KeyboardInterrupt), matmul_precision("medium", self.CPU):
+            assert torch.get_float32_matmul_precision() == "medium"
+            raise KeyboardInterrupt
+        assert torch.get_float32_matmul_precision() == before
+
+    def test_attention_and_its_gradient_are_the_same_up_to_rounding(self):
+        results = []
+        for precision in ("highest", "medium"):
+            q = torch.randn(2, 4, 32, 16, generator=torch.Generator().manual_seed(1))
+            q.requires_grad_()
+            with matmul_precision(precision, self.CPU):
+                out = nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+                out.square().sum().backward()
+            results.append((out.detach(), q.grad))
+        for exact, rounded in zip(*results, strict=True):
+            assert (exact - rounded).norm() < 0.02 * exact.norm()  # 8 bits of mantissa
+
+
 class TestSeedEverything:
     @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
     def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(self, impl, draw):

@@ -207,6 +207,18 @@ class TestTheRunFolder:
         best = sorted(losses, key=losses.__getitem__)[:2]
         assert kept == sorted(f"step-{step:06}" for step in best)
 
+    def test_products_are_as_precise_as_the_settings_say(self, brief, tmp_path, monkeypatch):
+        seen = []
+
+        def spy(*args):
+            seen.append(torch.get_float32_matmul_precision())
+            return evaluate(*args)
+
+        monkeypatch.setattr("tiny_transformer.capstone.reference.evaluate", spy)
+        train(replace(brief, matmul_precision="medium"), tmp_path / "rounded")
+        train(brief, tmp_path / "exact")
+        assert list(dict.fromkeys(seen)) == ["medium", "highest"]
+
 
 class TestDeterminism:
     def test_the_same_seed_gives_the_same_bytes(self, config, run, tmp_path):
