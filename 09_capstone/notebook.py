@@ -160,13 +160,13 @@ plt.show()
 # %% [markdown]
 # ## Where does it look?
 #
-# Attention of every head of the second layer, on four words of the same line. **Predict** whether a
+# Attention of every head of the first layer, on four words of the same line. **Predict** whether a
 # head looks at the character just before. (The number of keys is e to the mean entropy of the last
 # ten queries: module 02.)
 #
-# Look for a diagonal one step below the main one (the character before), for columns (a blank or
-# the line's start that everybody looks at), and for heads that follow words. With the slider you
-# see the other layers.
+# Look for the main diagonal (the character itself: head 0) and for a diagonal one step below it (the
+# character before: head 2). With the slider you see the other layers. Heads there follow words: head
+# 1 of layer 2 looks at the first letter of the word, head 1 of layer 4 at the blank in front of it.
 
 
 # %%
@@ -199,7 +199,7 @@ def show_layer(layer):
     plt.show()
 
 
-show_layer(1)
+show_layer(0)
 
 # %%
 _ = interact(show_layer, layer=(0, model.config.n_layers - 1))
@@ -221,9 +221,9 @@ write()
 _ = interact(write, prompt="JULIET:\n", temperature=(0.0, 1.5, 0.1), seed=(1, 50))
 
 # %% [markdown]
-# **Now you.** The loss of this model is about 1.67 nats a character. Among how many equally likely
+# **Now you.** The loss of this model is about 1.48 nats a character. Among how many equally likely
 # characters does it seem to choose? To one digit after the point.
 
 # %%
 answer = None
-assert answer is None or abs(answer - math.exp(1.67)) < 0.06, "e to the power of the loss"
+assert answer is None or abs(answer - math.exp(1.48)) < 0.06, "e to the power of the loss"
