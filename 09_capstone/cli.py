@@ -43,7 +43,9 @@ def main() -> None:
 class Source:
     """Where the settings of a run come from. Options on the command line change them."""
 
-    preset: Literal["smoke", "fast", "cpu", "small", "gpu"] = "gpu" if torch.cuda.is_available() else "cpu"
+    preset: Literal["smoke", "fast", "cpu", "small", "gpu"] = (
+        "gpu" if torch.cuda.is_available() else "cpu"
+    )
     config: Path | None = None
     """A TOML file with settings, over those of the preset."""
     out: Path | None = None

@@ -89,7 +89,8 @@ print(f"best validation loss {best:.2f}")
 # ## The curve
 #
 # Look for three things: the start at ln 65, the two landmarks that counting alone can reach, and
-# the gap between training and validation. The landmarks are the entropy of characters and that of a
+# the gap between training and validation. The pretrained model's run ends with a rise of
+# validation; the folder holds the weights of its lowest point. The landmarks are the entropy of characters and that of a
 # character given the one before; [theory.md](theory.md) computes both.
 
 
@@ -142,7 +143,9 @@ Markdown(gallery(model, tokenizer, ["ROMEO:"], max_new_tokens=120))
 # A line of Shakespeare, each character with the loss the model paid for it. **Predict** where the
 # bars are high: inside words, or at their beginnings?
 #
-# Look at first letters: once a word has begun, its rest is often cheap.
+# Look at first letters: all of them cost more than the mean (dotted), and once a word has begun,
+# its rest is often cheap. Where it is not, the model had another word in mind: after "yo" it gives
+# 98% to "u", after "wi" 89% to "t".
 
 # %%
 line = "But, soft! what light through yonder window breaks?"
@@ -164,9 +167,10 @@ plt.show()
 # head looks at the character just before. (The number of keys is e to the mean entropy of the last
 # ten queries: module 02.)
 #
-# Look for the main diagonal (the character itself: head 0) and for a diagonal one step below it (the
-# character before: head 2). With the slider you see the other layers. Heads there follow words: head
-# 1 of layer 2 looks at the first letter of the word, head 1 of layer 4 at the blank in front of it.
+# Look for the main diagonal (head 0: the character itself) and for a diagonal one step below it
+# (head 2: the character before). With the slider you see the other layers. Some heads there follow
+# words: for most letters, head 1 of layer 2 looks most at the first letter of the word, and head 1
+# of layer 4 at the blank in front of it. Many others spread over ten keys and more.
 
 
 # %%
