@@ -90,8 +90,8 @@ print(f"best validation loss {best:.2f}")
 #
 # Look for three things: the start at ln 65, the two landmarks that counting alone can reach, and
 # the gap between training and validation. The pretrained model's run ends with a rise of
-# validation; the folder holds the weights of its lowest point. The landmarks are the entropy of characters and that of a
-# character given the one before; [theory.md](theory.md) computes both.
+# validation; the folder holds the weights of its lowest point. The landmarks are the entropy of
+# characters and that of a character given the one before; [theory.md](theory.md) computes both.
 
 
 # %%
@@ -144,8 +144,8 @@ Markdown(gallery(model, tokenizer, ["ROMEO:"], max_new_tokens=120))
 # bars are high: inside words, or at their beginnings?
 #
 # Look at first letters: all of them cost more than the mean (dotted), and once a word has begun,
-# its rest is often cheap. Where it is not, the model had another word in mind: after "yo" it gives
-# 98% to "u", after "wi" 89% to "t".
+# its rest is often cheap. Where it is not, the model had another word in mind: after `yo` it gives
+# 98% to `u`, after `wi` 89% to `t`.
 
 # %%
 line = "But, soft! what light through yonder window breaks?"
