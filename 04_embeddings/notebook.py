@@ -153,7 +153,7 @@ assert answer is None or abs(answer - cos.item()) < 1e-3, "the cosine of the ang
 # %% [markdown]
 # ## What the vectors come to mean
 #
-# The token table of the trained model, squeezed from 128 dimensions to the two in which it varies
+# The token table of the trained model, squeezed from 160 dimensions to the two in which it varies
 # most. Nobody told the model which characters are vowels or capitals. **Predict** which groups it
 # has made.
 #

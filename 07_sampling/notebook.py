@@ -168,19 +168,19 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# Faster, and not one token different, also beyond the context of 64:
+# Faster, and not one token different, also beyond the context of 256:
 
 # %%
 texts = [
-    generate(model, prompt, 200, generator=torch.Generator().manual_seed(2), use_cache=cached)
+    generate(model, prompt, 300, generator=torch.Generator().manual_seed(2), use_cache=cached)
     for cached in (True, False)
 ]
-print("the same 200 characters:", torch.equal(*texts))
+print("the same 300 characters:", torch.equal(*texts))
 
 # %% [markdown]
 # ## What the cache costs
 #
-# **Predict** the number of megabytes for this small model, one text of 64 characters, in float32.
+# **Predict** the number of megabytes for this small model, one text of 256 characters, in float32.
 
 # %%
 cache = KVCache(model.config, batch_size=1)

@@ -12,6 +12,7 @@ from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, save, show_weights, use_style
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+HEADS = ((0, 0), (0, 2), (2, 1), (4, 1))  # layer and head; their habits are in theory.md
 LANDMARKS = {"entropy of characters": 3.31, "entropy given one before": 2.45}  # theory.md
 
 use_style()
@@ -43,12 +44,15 @@ phrase = "what light through yonder"
 model, tokenizer = load_run(PRETRAINED)
 tokens = torch.tensor([tokenizer.encode(phrase)])
 rotate = partial(apply_rotary, cos=model.cos[: len(phrase)], sin=model.sin[: len(phrase)])
+maps = []
 with torch.no_grad():
-    x = model.blocks[0](model.embedding(tokens), rotate)
-    second = model.blocks[1]
-    _, weights = second.attention(second.ln_1(x), return_weights=True, rotate=rotate)
+    x = model.embedding(tokens)
+    for block in model.blocks:
+        _, weights = block.attention(block.ln_1(x), return_weights=True, rotate=rotate)
+        maps.append(weights[0])
+        x = block(x, rotate)
 figure, axes = plt.subplots(1, 4, figsize=(11, 3))
-for head, ax in enumerate(axes):
-    show_weights(ax, weights[0, head], phrase, phrase, f"head {head}")
+for (layer, head), ax in zip(HEADS, axes, strict=True):
+    show_weights(ax, maps[layer][head], phrase, phrase, f"layer {layer}, head {head}")
     ax.tick_params(labelsize=6)
 save(figure, __file__, "attention.svg")
