@@ -112,7 +112,7 @@ class TinyTransformerLM(nn.Module):
             self.register_buffer("sin", sin, persistent=False)
         init_weights(self)
         if config.zero_init:
-            silence_blocks(self)
+            start_silent(self)
 
     def forward(self, tokens: Tensor, cache: "KVCache | None" = None) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab_size).
@@ -158,11 +158,18 @@ def init_weights(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def silence_blocks(model: nn.Module) -> None:
-    """Zero what adds to the residual stream: at first the model reads one token alone."""
+def start_silent(model: nn.Module) -> None:
+    """Zero what adds to the residual stream: at first the model reads one token alone.
+
+    A head of its own starts at zero too, so that all tokens are equally likely, and the table,
+    which then has no scores to give, larger: what the blocks add should not drown it at once.
+    """
     for block in model.blocks:
         block.attention.out_proj.weight.zero_()
         block.feed_forward.down.weight.zero_()
+    if not model.config.tie_weights:
+        model.head.weight.zero_()
+        nn.init.normal_(model.embedding.token.weight, std=0.3)
 
 
 def count_parameters(config: ModelConfig) -> int:

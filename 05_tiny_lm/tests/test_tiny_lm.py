@@ -395,6 +395,12 @@ class TestModernSwitches:
         x = torch.randn(2, 8, 32)
         assert all(block(x).equal(x) for block in model.blocks)
 
+    def test_a_silent_start_with_a_head_of_its_own_finds_all_tokens_equally_likely(self):
+        config = ModelConfig(zero_init=True, tie_weights=False, max_len=8, d_model=32, d_ff=64)
+        model = TinyTransformerLM(config)
+        assert model(torch.arange(8)[None]).count_nonzero() == 0
+        assert 0.28 < model.embedding.token.weight.std() < 0.32
+
     def test_qk_norm_forgets_how_long_queries_are(self):
         config = ModelConfig(qk_norm=True, positions="rope", max_len=8, d_model=32, d_ff=64)
         model, tokens = TinyTransformerLM(config), torch.arange(8)[None]

@@ -290,7 +290,6 @@ class TestTheConfigFile:
         assert os.listdir(tmp_path) == ["config.toml"]
 
 
-@pytest.mark.exercise("seed_everything")
 class TestMatmulPrecision:
     CPU = torch.device("cpu")
 
@@ -314,6 +313,7 @@ class TestMatmulPrecision:
             assert (exact - rounded).norm() < 0.02 * exact.norm()  # 8 bits of mantissa
 
 
+@pytest.mark.exercise("seed_everything")
 class TestSeedEverything:
     @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
     def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(self, impl, draw):
