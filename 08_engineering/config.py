@@ -76,6 +76,31 @@ PRESETS = {
             muon_lr=0.03,
         ),
     ),
+    # Twice the context and half the rate of `fast`, for as long as a minute gives.
+    "minute": RunConfig(
+        device="cpu",
+        matmul_precision="medium",
+        model=ModelConfig(
+            max_len=128,
+            n_heads=2,
+            positions="rope",
+            bias=False,
+            tie_weights=False,
+            qk_norm=True,
+            zero_init=True,
+        ),
+        train=TrainConfig(
+            batch_size=8,
+            max_steps=1100,
+            warmup_steps=10,
+            max_lr=1e-2,
+            min_lr=0.0,
+            weight_decay=0.05,
+            schedule="wsd",
+            decay_fraction=0.8,
+            optimizer="muon",
+        ),
+    ),
     # The model in the box: half an hour on one core that has bfloat16, and a C++ compiler.
     "small": RunConfig(
         device="cpu",

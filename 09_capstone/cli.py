@@ -43,7 +43,7 @@ def main() -> None:
 class Source:
     """Where the settings of a run come from. Options on the command line change them."""
 
-    preset: Literal["smoke", "fast", "cpu", "small", "gpu"] = (
+    preset: Literal["smoke", "fast", "minute", "cpu", "small", "gpu"] = (
         "gpu" if torch.cuda.is_available() else "cpu"
     )
     config: Path | None = None

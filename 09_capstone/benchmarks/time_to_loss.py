@@ -19,7 +19,7 @@ from tiny_transformer.engineering.reference import MetricsLog
 
 def main(
     loss: float = 1.8857,
-    presets: tuple[str, ...] = ("fast", "cpu"),
+    presets: tuple[str, ...] = ("fast", "minute", "cpu"),
     seeds: tuple[int, ...] = (1,),
     recipe: Literal["cpu", "gpu"] = "cpu",
 ) -> None:

@@ -25,6 +25,7 @@ CONTENDERS = {
     "ours, nanoGPT's recipe": (TinyTransformerLM, RunConfig(device="cpu", model=NANOGPT_CPU)),
     "ours, preset cpu": (TinyTransformerLM, PRESETS["cpu"]),
     "ours, preset fast": (TinyTransformerLM, PRESETS["fast"]),
+    "ours, preset minute": (TinyTransformerLM, PRESETS["minute"]),
     "ours, preset small": (TinyTransformerLM, PRESETS["small"]),
 }
 
