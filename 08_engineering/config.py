@@ -65,7 +65,7 @@ PRESETS = {
         ),
         train=TrainConfig(
             batch_size=16,
-            max_steps=220,
+            max_steps=230,
             warmup_steps=10,
             max_lr=2e-2,
             min_lr=0.0,
