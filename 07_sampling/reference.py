@@ -44,12 +44,10 @@ def generate(
     lengths = lengths.to(tokens.device)
     was_training = model.training
     model.eval()
-    max_len = model.config.max_len
-    half = max(1, max_len // 2)
     cache, window, seen = None, -1, 0
     tokens = torch.cat((tokens, tokens.new_zeros(B, max_new_tokens)), dim=1)
     for end in range(int(lengths.min()), T + max_new_tokens):
-        start = max(0, math.ceil((end - max_len) / half) * half)
+        start = window_start(end, model.config.max_len)
         if start > window:
             window = seen = start
             cache = KVCache(model.config, B, tokens.device) if use_cache else None
@@ -60,6 +58,12 @@ def generate(
         tokens[:, end] = torch.where(end < lengths, tokens[:, end], choice)
     model.train(was_training)
     return tokens
+
+
+def window_start(end: int, max_len: int) -> int:
+    """Where the window that predicts the token at `end` starts: moved on by half a context."""
+    half = max(1, max_len // 2)
+    return max(0, math.ceil((end - max_len) / half) * half)
 
 
 class KVCache:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -23,3 +25,33 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def packed(model: nn.Module) -> nn.Module:
+    """A copy of a float32 model on the CPU, for inference: up to rounding the same, and faster.
+
+    Its linear layers are `PackedLinear`, where PyTorch was built with oneDNN.
+    """
+    model = deepcopy(model)
+    if torch.backends.mkldnn.is_available():
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                if type(child) is nn.Linear:
+                    setattr(module, name, PackedLinear(child))
+    return model
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight lies in the order in which oneDNN multiplies it.
+
+    A plain one goes to MKL, which uses one core where there is one row. torch.compile makes the
+    same exchange when it freezes a model; PyTorch has no public function for it.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")

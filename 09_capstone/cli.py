@@ -16,9 +16,12 @@ from tiny_transformer.capstone.mine import ROOT, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.verify import verify
+from tiny_transformer.data.corpus import load_text
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
 from tiny_transformer.engineering.processes import Processes, joined
+from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
+from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.progress import folders, read_results, summary
 
 RUNS = Path("runs")
@@ -112,6 +115,8 @@ class Sample:
     top_p: float | None = None
     """Choose among the likeliest tokens that together have this probability."""
     seed: int = 1
+    draft: bool = False
+    """Guess ahead by the corpus of the run: the same text, in half the time if it is long."""
     mine: bool = False
     """Build the model from your exercises, where they are started, and sample with them."""
 
@@ -131,11 +136,15 @@ class Sample:
             prompt = torch.tensor([tokenizer.encode(self.prompt)], dtype=torch.long)
         except ValueError as error:
             raise ValueError(f"prompt: {error}") from None
+        if not self.mine:  # packed weights would be in the way of code that looks at them
+            model = packed(model)
         generator = torch.Generator().manual_seed(self.seed)
-        tokens = generate(
-            model, prompt, self.tokens, self.temperature, self.top_k, self.top_p, generator
-        )
-        return tokenizer.decode(tokens[0])
+        choice = self.temperature, self.top_k, self.top_p, generator
+        if not self.draft:
+            return tokenizer.decode(generate(model, prompt, self.tokens, *choice)[0])
+        corpus = load_text(read_config(run / "config.toml", RunConfig()).corpus)
+        draft = NGramDraft(torch.tensor(tokenizer.encode(corpus)))
+        return tokenizer.decode(generate_ahead(model, prompt, self.tokens, draft, *choice)[0])
 
 
 @dataclass(frozen=True)

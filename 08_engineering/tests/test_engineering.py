@@ -32,7 +32,8 @@ from tiny_transformer.engineering.reference import (
     save_checkpoint,
     seed_everything,
 )
-from tiny_transformer.engineering.speed import matmul_precision
+from tiny_transformer.engineering.speed import PackedLinear, matmul_precision, packed
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 FILES = ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
 
@@ -311,6 +312,25 @@ class TestMatmulPrecision:
             results.append((out.detach(), q.grad))
         for exact, rounded in zip(*results, strict=True):
             assert (exact - rounded).norm() < 0.02 * exact.norm()  # 8 bits of mantissa
+
+
+class TestPacked:
+    @pytest.mark.parametrize("tie_weights", [True, False])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_the_logits_are_the_same_up_to_rounding(self, tie_weights, bias):
+        torch.manual_seed(0)
+        model = TinyTransformerLM(ModelConfig(tie_weights=tie_weights, bias=bias))
+        tokens = torch.randint(65, (3, 20))
+        copy = packed(model)
+        with torch.no_grad():
+            torch.testing.assert_close(copy(tokens), model(tokens), rtol=0, atol=1e-5)
+            model.head.weight.zero_()
+            assert copy(tokens).abs().max() > 0.1  # a copy, not a view
+
+    def test_every_linear_layer_is_packed(self):
+        model = packed(TinyTransformerLM(ModelConfig()))
+        assert not any(isinstance(module, nn.Linear) for module in model.modules())
+        assert sum(isinstance(module, PackedLinear) for module in model.modules()) == 4 * 6 + 1
 
 
 @pytest.mark.exercise("seed_everything")

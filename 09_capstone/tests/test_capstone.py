@@ -401,6 +401,10 @@ class TestCommandLine:
         texts = [command("sample", "--run", run, "--prompt", "a", "--seed", s) for s in (1, 1, 2)]
         assert texts[0] == texts[1] != texts[2]
 
+    def test_a_draft_changes_nothing_but_the_time(self, command, run):
+        args = ("sample", "--run", run, "--prompt", "a", "--tokens", 90)
+        assert command(*args, "--draft") == command(*args)
+
     def test_the_gallery_is_a_page(self, command, run):
         status, printed, _ = command("gallery", "--run", run, "--prompts", "the", "--tokens", 4)
         assert status == 0 and printed.strip() == str(run / "gallery.md")
