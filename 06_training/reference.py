@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 WHOLE = slice(None)
+GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TrainConfig:
     decay_fraction: float = 0.6  # of the steps, in which "wsd" goes down to min_lr
     optimizer: Literal["adamw", "muon"] = "adamw"
     muon_lr: float = 0.02  # for the blocks' matrices; the rest keeps AdamW and max_lr
+    order: Literal["random", "even"] = "random"  # in which windows of the text are read
 
     def __post_init__(self):
         for name in ("batch_size", "accumulate", "max_steps", "max_lr", "max_norm", "muon_lr"):
@@ -47,7 +49,11 @@ class TrainConfig:
             raise ValueError(f"betas is {self.betas}; each must be at least 0 and below 1")
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction is {self.decay_fraction}; it must be in (0, 1]")
-        for name, choices in (("schedule", ("cosine", "wsd")), ("optimizer", ("adamw", "muon"))):
+        for name, choices in (
+            ("schedule", ("cosine", "wsd")),
+            ("optimizer", ("adamw", "muon")),
+            ("order", ("random", "even")),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.batch_size % self.accumulate:
@@ -73,7 +79,11 @@ def training_steps(
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("lr_scale", 1.0)
-        batch = get_batch(tokens, config.batch_size, model.config.max_len, generator)
+        shape = config.batch_size, model.config.max_len
+        if config.order == "even":
+            batch = even_batch(tokens, *shape, step)
+        else:
+            batch = get_batch(tokens, *shape, generator)
         inputs, targets = (part[share] for part in batch)
         loss = train_step(
             model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16
@@ -145,9 +155,31 @@ def get_batch(
 
     Every window is equally likely; a text of no more than `block_size` tokens has none.
     """
+    starts = torch.randint(count_windows(tokens, block_size), (batch_size, 1), generator=generator)
+    return windows_at(starts, tokens, block_size)
+
+
+def even_batch(
+    tokens: Tensor, batch_size: int, block_size: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """The batch of `step` = 0, 1, ... if windows come not at random but spread over the text.
+
+    Window i starts at the fractional part of i times the golden ratio, with the text's length as 1:
+    always in one of the widest gaps that the windows before have left (Knuth 1998, section 6.4).
+    """
+    i = torch.arange(step * batch_size, (step + 1) * batch_size, dtype=torch.float64).unsqueeze(1)
+    starts = (i * GOLDEN_RATIO % 1 * count_windows(tokens, block_size)).long()
+    return windows_at(starts, tokens, block_size)
+
+
+def count_windows(tokens: Tensor, block_size: int) -> int:
     if (N := len(tokens)) <= block_size:
         raise ValueError(f"tokens has {N}; block_size {block_size} needs {block_size + 1} or more")
-    starts = torch.randint(N - block_size, (batch_size, 1), generator=generator)
+    return N - block_size
+
+
+def windows_at(starts: Tensor, tokens: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """starts (B, 1) in tokens (N,) -> inputs and targets (B, T)."""
     windows = tokens[(starts + torch.arange(block_size + 1)).to(tokens.device)]
     return windows[:, :-1], windows[:, 1:]
 

@@ -17,6 +17,7 @@ from tiny_transformer.training.reference import (
     TrainConfig,
     cross_entropy,
     evaluate,
+    even_batch,
     get_batch,
     make_optimizer,
     orthogonalize,
@@ -124,6 +125,42 @@ class TestGetBatch:
             return impl.get_batch(tokens, 4, 8, torch.Generator().manual_seed(0))
 
         habit(draw, torch.arange(50))
+
+
+class TestEvenBatch:
+    """The reference's other order: windows that fill each other's gaps."""
+
+    def test_windows_and_their_targets(self):
+        inputs, targets = even_batch(torch.arange(50), 4, 6, step=3)
+        assert inputs.shape == (4, 6)
+        assert inputs.equal(inputs[:, :1] + torch.arange(6))
+        assert targets.equal(inputs + 1)
+
+    def test_after_any_number_of_steps_no_hole_is_large(self):
+        text, starts = torch.arange(10_000), []
+        for step in range(25):
+            starts += even_batch(text, 4, 8, step)[0][:, 0].tolist()
+            ends = torch.tensor([0, *sorted(starts), 10_000])
+            assert ends.diff().max() < 2 * 10_000 / len(starts) + 1  # random: 5 times the mean
+
+    def test_the_steps_are_one_sequence_whatever_the_batch_size(self):
+        text = torch.arange(1000)
+        pairs = [even_batch(text, 2, 8, step)[0] for step in (4, 5)]
+        assert torch.cat(pairs).equal(even_batch(text, 4, 8, 2)[0])
+
+    def test_the_loop_reads_in_this_order(self):
+        model, seen = small_model(), []
+        model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        config = dataclasses.replace(BRIEF, order="even")
+        optimizer = make_optimizer(model, config)
+        for _ in training_steps(model, optimizer, TOKENS, config, torch.Generator(), start=4):
+            pass
+        expected = [even_batch(TOKENS, 4, 8, step)[0] for step in (4, 5)]
+        assert torch.stack(seen).equal(torch.stack(expected))
+
+    def test_a_text_too_short_is_an_error(self):
+        with pytest.raises(ValueError, match="^tokens has 8; block_size 8 needs 9 or more$"):
+            even_batch(torch.arange(8), 2, 8, 0)
 
 
 @pytest.mark.exercise("cross_entropy")
