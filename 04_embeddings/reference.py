@@ -112,6 +112,24 @@ class TransformerEmbedding(nn.Module):
         return self.dropout(x)
 
 
+class TokenShift(nn.Module):
+    """Adds to each token's vector a learned share of the vector before it, feature by feature.
+
+    x (B, T, d_model) -> (B, T, d_model), so that the first block reads pairs of tokens and need not
+    attend for them. After RWKV's token shift (Peng et al. 2023, section 3.1). Starts as nothing.
+    """
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.share = nn.Parameter(torch.zeros(d_model))
+
+    def forward(self, x: Tensor, before: Tensor | None = None) -> Tensor:
+        """`before` (B, 1, d_model) stands before the first of x; by default nothing does."""
+        if before is None:
+            before = torch.zeros_like(x[:, :1])
+        return x + self.share * torch.cat((before, x[:, :-1]), dim=1)
+
+
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Turn each feature pair of x by its position times the pair's frequency (RoPE).
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tiny_transformer.embeddings.reference import (
     POSITIONS,
+    TokenShift,
     TransformerEmbedding,
     apply_rotary,
     rotary_table,
@@ -46,6 +47,7 @@ class ModelConfig:
     tie_weights: bool = True  # the head reuses the token table (Press and Wolf 2017)
     qk_norm: bool = False  # queries and keys of RMS 1, before they turn (Henry et al. 2020)
     activation: Literal["gelu", "relu2"] = "gelu"
+    token_shift: bool = False  # each vector gets a share of the one before (Peng et al. 2023)
     zero_init: bool = False  # every block starts as the identity (Zhang et al. 2019, Fixup)
 
     def __post_init__(self):
@@ -89,6 +91,7 @@ class TinyTransformerLM(nn.Module):
         self.embedding = TransformerEmbedding(
             config.vocab_size, config.d_model, config.max_len, config.dropout, config.positions
         )
+        self.shift = TokenShift(config.d_model) if config.token_shift else None
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 config.d_model,
@@ -132,6 +135,8 @@ class TinyTransformerLM(nn.Module):
         if self.config.positions == "rope":
             rotate = partial(apply_rotary, cos=self.cos[start:end], sin=self.sin[start:end])
         x = self.embedding(tokens, start)
+        if self.shift is not None:
+            x = self.shift(x, self.vector_before(tokens, cache))
         for layer, block in enumerate(self.blocks):
             remember = None if cache is None else partial(cache.append, layer)
             x = block(x, rotate, remember)
@@ -139,15 +144,23 @@ class TinyTransformerLM(nn.Module):
             cache.length = end
         return self.head(self.ln_f(x))
 
+    def vector_before(self, tokens: Tensor, cache: "KVCache | None") -> Tensor | None:
+        """(B, 1, d_model): the token before the first of `tokens`, if the cache has read one."""
+        if cache is None:
+            return None
+        start, read = cache.length, cache.tokens
+        cache.tokens = torch.cat((read[:, :start], tokens), dim=1)
+        return self.embedding(read[:, start - 1 : start], start - 1) if start else None
+
 
 def init_weights(model: nn.Module) -> None:
-    """Start as GPT-2 does: weights from N(0, 0.02), biases 0, norms the identity.
+    """Start as GPT-2 does: weights from N(0, 0.02), biases and shares 0, norms the identity.
 
     The projections that add to the residual stream are scaled down by sqrt(2 n_layers), since
     that many of them add up (Radford et al. 2019, section 2.3).
     """
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith(("bias", "share")):
             nn.init.zeros_(parameter)
         elif parameter.dim() == 1:
             nn.init.ones_(parameter)
@@ -182,7 +195,8 @@ def count_parameters(config: ModelConfig) -> int:
     table = config.vocab_size * d
     positions = config.max_len * d if config.positions == "learned" else 0
     head = 0 if config.tie_weights else table
-    return table + positions + config.n_layers * block + norm + head
+    shift = d if config.token_shift else 0
+    return table + positions + shift + config.n_layers * block + norm + head
 
 
 @torch.no_grad()

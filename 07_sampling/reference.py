@@ -70,7 +70,8 @@ class KVCache:
     """The keys and values of every token read so far, so that each is computed once.
 
     Attention reads the past only through its keys and values, and those never change. Room for
-    the whole context is reserved at once: (n_layers, B, n_heads, max_len, d_head), twice.
+    the whole context is reserved at once: (n_layers, B, n_heads, max_len, d_head), twice. Their
+    ids, (B, length), are noted only by a model with a token shift, which looks back one token.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class KVCache:
         shape = (config.n_layers, batch_size, config.n_heads, config.max_len, config.d_head)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.tokens = torch.empty((batch_size, 0), dtype=torch.long, device=device)
         self.length = 0  # tokens read so far; the model moves it on once all layers have appended
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

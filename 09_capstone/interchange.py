@@ -25,7 +25,14 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.reference import override
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
-CLASSIC = {"positions": "learned", "norm": "layer", "bias": True}  # GPT-2 has nothing else
+CLASSIC = {  # GPT-2 has nothing else
+    "positions": "learned",
+    "norm": "layer",
+    "bias": True,
+    "qk_norm": False,
+    "activation": "gelu",
+    "token_shift": False,
+}
 FIXED = {  # where Hugging Face leaves a choice, and our model has made it
     "model_type": "gpt2",
     "activation_function": "gelu_new",  # the tanh form

@@ -14,6 +14,7 @@ from tiny_transformer.setup.habits import HABITS, leaves_its_inputs_alone, takes
 from tiny_transformer.tiny_lm.reference import (
     ModelConfig,
     TinyTransformerLM,
+    count_parameters,
     init_weights,
     next_token_distribution,
 )
@@ -409,6 +410,20 @@ class TestModernSwitches:
             model.blocks[0].attention.q_proj.weight.mul_(7)
             model.blocks[0].attention.q_proj.bias.mul_(7)
         torch.testing.assert_close(model(tokens), before, rtol=1e-3, atol=1e-3)
+
+    def test_token_shift_starts_as_nothing_and_then_adds_a_share_of_the_token_before(self):
+        config = ModelConfig(token_shift=True, positions="rope", max_len=8, d_model=32, d_ff=64)
+        model, tokens, seen = TinyTransformerLM(config), torch.arange(8)[None], []
+        model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        model(tokens)
+        with torch.no_grad():
+            model.shift.share.fill_(0.5)
+        model(tokens)
+        vectors, shifted = seen
+        assert vectors.equal(model.embedding(tokens))
+        torch.testing.assert_close(shifted[:, 1:], vectors[:, 1:] + vectors[:, :-1] / 2)
+        assert shifted[:, 0].equal(vectors[:, 0])
+        assert count_parameters(config) == sum(p.numel() for p in model.parameters())
 
     def test_relu2_is_the_square_of_relu(self):
         model = TinyTransformerLM(ModelConfig(activation="relu2", d_model=32, d_ff=64))

@@ -376,6 +376,14 @@ class TestTheReference:
         generate(model, torch.randint(11, (1, 6)), 14, use_cache=False)
         assert widths == [6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7]
 
+    @pytest.mark.parametrize("positions", ["learned", "rope"])
+    def test_the_cache_changes_no_token_of_a_model_with_a_token_shift(self, positions):
+        model = small_model(token_shift=True, positions=positions)
+        torch.nn.init.normal_(model.shift.share)
+        prompt = torch.randint(11, (2, 5))
+        ends = [generate(model, prompt, 25, **GREEDY, use_cache=cached) for cached in (True, False)]
+        assert ends[0].equal(ends[1])
+
     @pytest.mark.parametrize("max_len", [1, 2, 3])
     def test_the_shortest_contexts_slide_too(self, max_len):
         model, prompt = small_model(max_len=max_len), torch.randint(11, (2, 5))

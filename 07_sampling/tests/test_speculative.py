@@ -11,13 +11,12 @@ PROMPT = torch.tensor([[1, 2, 3]])
 NEW = 40  # the window of 16 moves on several times
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=[False, True], ids=["", "token shift"])
+def model(request):
     """A model with opinions: fresh weights would give all tokens nearly the same score."""
     torch.manual_seed(0)
-    model = TinyTransformerLM(
-        ModelConfig(vocab_size=11, max_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32)
-    )
+    shape = dict(vocab_size=11, max_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32)
+    model = TinyTransformerLM(ModelConfig(**shape, token_shift=request.param))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) / 2)

@@ -100,6 +100,9 @@ class TestExportHf:
             (dict(positions="sinusoidal"), "positions is 'sinusoidal'"),
             (dict(norm="rms"), "norm is 'rms'"),
             (dict(bias=False), "bias is False"),
+            (dict(qk_norm=True), "qk_norm is True"),
+            (dict(activation="relu2"), "activation is 'relu2'"),
+            (dict(token_shift=True), "token_shift is True"),
         ],
     )
     def test_what_gpt2_does_not_have_is_named(self, tokenizer, tmp_path, change, sentence):
