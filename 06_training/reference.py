@@ -120,16 +120,20 @@ def train_step(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, tokens: Tensor, bf16: bool = False, batch_size: int = 64) -> float:
-    """Mean loss on `tokens` (N,), all but the first predicted once, in windows of the context."""
+def evaluate(model: nn.Module, tokens: Tensor, bf16: bool = False, at_once: int = 4096) -> float:
+    """Mean loss on `tokens` (N,), all but the first predicted once, in windows of the context.
+
+    The model reads about `at_once` tokens in a pass.
+    """
     if len(tokens) < 2:
         raise ValueError(f"tokens has {len(tokens)} tokens; a loss needs at least 2")
     was_training = model.training
     model.eval()
     T, targets, total = model.config.max_len, tokens[1:], 0.0
+    rows = max(1, at_once // T)
     # Filled up to whole windows; what the model says about the filling is cut off again.
     windows = nn.functional.pad(tokens[:-1], (0, -len(targets) % T)).view(-1, T)
-    for x, y in zip(windows.split(batch_size), targets.split(batch_size * T), strict=True):
+    for x, y in zip(windows.split(rows), targets.split(rows * T), strict=True):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
             logits = model(x).flatten(0, 1)[: len(y)]  # (B T, vocab_size)
         total += cross_entropy(logits.float(), y).item() * len(y)

@@ -108,7 +108,9 @@ def train(
             due = finished or session.step % config.eval_every == 0
             if processes.first and due:
                 session.val_loss = evaluate(model, val_tokens, bf16)
-                reporter.evaluated(loss, speak(model, tokenizer, config.seed))
+                with matmul_precision("highest", device):  # others keep code for each new length
+                    sample = speak(model, tokenizer, config.seed)
+                reporter.evaluated(loss, sample)
                 session.save_evaluated(out, config.keep)
             elif processes.first:
                 reporter.trained(loss)

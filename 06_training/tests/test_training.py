@@ -471,13 +471,13 @@ class TestEvaluate:
     def test_every_token_but_the_first_is_predicted_once(self, N):
         model, tokens = small_model(), torch.randint(11, (N,))
         model.embedding.token.weight.mul_(20)  # so that the losses of the tokens differ
-        loss = evaluate(model, tokens, batch_size=4)
+        loss = evaluate(model, tokens, at_once=35)
         assert loss == pytest.approx(slow_evaluate(model, tokens), rel=1e-5)
 
     def test_no_pass_reads_more_windows_than_the_batch_size(self):
         model, shapes = small_model(), []
         model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
-        evaluate(model, TOKENS[:50], batch_size=3)
+        evaluate(model, TOKENS[:50], at_once=24)
         assert shapes == [(3, 8), (3, 8), (1, 8)]
 
     def test_dropout_rests(self):

@@ -12,6 +12,7 @@ from table import print_table
 from training_speed import CONTENDERS, prepare
 
 from tiny_transformer.engineering.config import RunConfig
+from tiny_transformer.engineering.speed import keep_freed_memory
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.reference import TrainConfig
 
@@ -34,8 +35,11 @@ def main() -> None:
 
 def measure(name: str) -> None:
     """Print the peak before and after the steps, in MiB."""
+    kind, config = CONTENDERS[name]
     print(peak_mib())
-    step = prepare(*CONTENDERS[name])
+    if kind is TinyTransformerLM:
+        keep_freed_memory()  # as `tiny-transformer train` does
+    step = prepare(kind, config)
     for _ in range(2 if "GPU" in name else 10):
         step()
     print(peak_mib())

@@ -2,9 +2,11 @@
 
 `python 09_capstone/benchmarks/time_to_loss.py --seeds 1 2 3`. Each seed trains all, one after
 the other, each in a process of its own; the numbers are those of their metrics.jsonl. A longer
-context lowers the loss by itself, so the best model is measured in windows of the peer's too.
+context lowers the loss by itself, so the best model is measured in windows of the peer's too. On
+Linux and macOS.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ from tiny_transformer.data.corpus import load_text
 from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.training.reference import evaluate, split_corpus
 
+MIB = 2**20 if sys.platform == "darwin" else 2**10  # in what ru_maxrss counts
+
 
 def main(
     loss: float = 1.8857,
@@ -39,6 +43,7 @@ def main(
         recipe: the peer's.
     """
     runs: dict[str, list[list[dict]]] = {name: [] for name in ("peer", *presets)}
+    memory: dict[str, list[float]] = {name: [] for name in runs}
     in_peers_windows: dict[str, list[float]] = {name: [] for name in runs}
     window = RECIPES[recipe][0].max_len
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +54,13 @@ def main(
                 if name == "peer":
                     command = [str(Path(__file__).with_name("peer.py")), "--recipe", recipe]
                 command += ["--out", str(out), "--seed", str(seed)]
-                subprocess.run([sys.executable, *command], check=True)
+                process = subprocess.Popen([sys.executable, *command])
+                _, status, usage = os.wait4(process.pid, 0)
+                if status:
+                    sys.exit(f"{name} failed")
+                memory[name].append(
+                    usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+                )
                 records = MetricsLog(out / "metrics.jsonl").read()
                 evaluations = [record for record in records if "val_loss" in record]
                 runs[name].append(evaluations)
@@ -58,7 +69,7 @@ def main(
                 )
     print_table(
         ["run", f"seconds to {loss}", "seconds in all", "final loss", "best loss"]
-        + [f"best in windows of {window}"],
+        + [f"best in windows of {window}", "peak MiB"],
         [
             [
                 name,
@@ -69,6 +80,7 @@ def main(
                 f"{median(records[-1]['val_loss'] for records in all_records):.4f}",
                 f"{median(map(best, all_records)):.4f}",
                 f"{median(in_peers_windows[name]):.4f}",
+                f"{median(memory[name]):,.0f}",
             ]
             for name, all_records in runs.items()
         ],

@@ -65,7 +65,14 @@ def prepare(kind: type[nn.Module], config: RunConfig) -> Callable[[], None]:
 
     def step() -> None:
         with matmul_precision(config.matmul_precision, device):
-            train_step(trained, optimizer, *batch, config.train.max_norm, bf16=bool(config.bf16))
+            train_step(
+                trained,
+                optimizer,
+                *batch,
+                config.train.max_norm,
+                config.train.accumulate,
+                bool(config.bf16),
+            )
 
     for _ in range(3):
         step()
