@@ -82,7 +82,7 @@ PRESETS = {
     "minute": RunConfig(
         device="cpu",
         matmul_precision="medium",
-        eval_every=425,
+        eval_every=415,
         model=ModelConfig(
             max_len=128,
             n_heads=2,
@@ -95,7 +95,7 @@ PRESETS = {
         ),
         train=TrainConfig(
             batch_size=16,
-            max_steps=850,
+            max_steps=830,
             warmup_steps=10,
             max_lr=1e-2,
             min_lr=0.0,
@@ -148,6 +148,7 @@ PRESETS = {
             positions="rope",
             bias=False,
             qk_norm=True,
+            token_shift=True,
         ),
         train=TrainConfig(
             batch_size=64,

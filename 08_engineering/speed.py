@@ -29,15 +29,22 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def keep_freed_memory() -> None:
-    """Have Linux's C library keep what is freed for the next step, which needs it again.
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Meanwhile Linux's C library keeps what is freed for the next step, which needs it again.
 
     Otherwise it gives large blocks back to the system, which has to clean new ones each time.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks of up to 32 MiB are the library's,
-        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: and so is 1 GiB of them while unused
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks of up to 32 MiB are the library's,
+    libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: and so is 1 GiB of them while unused
+    try:
+        yield
+    finally:
+        libc.malloc_trim(0)
 
 
 def packed(model: nn.Module) -> nn.Module:

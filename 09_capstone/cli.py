@@ -12,7 +12,6 @@ import torch
 import tyro
 
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
-from tiny_transformer.capstone.mine import ROOT, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.verify import verify
@@ -25,6 +24,7 @@ from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.progress import folders, read_results, summary
 
 RUNS = Path("runs")
+ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
 OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 
@@ -212,6 +212,8 @@ def exercises(mine: bool) -> Iterator[None]:
     if not mine:
         yield
         return
+    from tiny_transformer.capstone.mine import your_parts  # brings pytest, slow to import
+
     with your_parts() as table:
         print(table, file=sys.stderr)
         yield

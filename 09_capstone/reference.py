@@ -22,7 +22,7 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_config
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
-from tiny_transformer.engineering.speed import keep_freed_memory, matmul_precision
+from tiny_transformer.engineering.speed import freed_memory_kept, matmul_precision
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
@@ -63,7 +63,6 @@ def train(
     bf16 = on_gpu if config.bf16 is None else config.bf16
     compiled = on_gpu if config.compile is None else config.compile
 
-    keep_freed_memory()
     seed_everything(config.seed)
     model, tokenizer = build_model(config.model, text)
     config = replace(config, model=model.config)
@@ -98,6 +97,7 @@ def train(
     )
     with (
         matmul_precision(config.matmul_precision, device),
+        freed_memory_kept(),
         Reporter(out, config, session) if processes.first else nullcontext() as reporter,
         interruptions() as interrupted,
         saved_when_lost(session, out, processes),

@@ -10,8 +10,10 @@ import json
 import math
 import os
 import pickle
+import platform
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -32,7 +34,11 @@ from tiny_transformer.engineering.reference import (
     save_checkpoint,
     seed_everything,
 )
-from tiny_transformer.engineering.speed import PackedLinear, matmul_precision, packed
+from tiny_transformer.engineering.speed import (
+    PackedLinear,
+    matmul_precision,
+    packed,
+)
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 FILES = ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
@@ -312,6 +318,37 @@ class TestMatmulPrecision:
             results.append((out.detach(), q.grad))
         for exact, rounded in zip(*results, strict=True):
             assert (exact - rounded).norm() < 0.02 * exact.norm()  # 8 bits of mantissa
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_used_again_while_it_is_kept_and_then_given_back():
+    program = """
+import resource
+import psutil
+import torch
+from contextlib import nullcontext
+from tiny_transformer.engineering.speed import freed_memory_kept
+
+def new_pages():
+    for step in range(6):
+        if step == 1:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [torch.ones(2**20) for _ in range(12)]
+        del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(new_pages())
+with freed_memory_kept():
+    print(new_pages())
+    print(psutil.Process().memory_info().rss)
+print(psutil.Process().memory_info().rss)
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    usually, while_kept, held, afterwards = map(int, out.stdout.split())
+    assert while_kept < usually / 20
+    assert afterwards < held - 20 * 2**20
 
 
 class TestPacked:

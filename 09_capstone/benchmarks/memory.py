@@ -6,13 +6,14 @@
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 
 from peer import NANOGPT_GPU, Peer
 from table import print_table
 from training_speed import CONTENDERS, prepare
 
 from tiny_transformer.engineering.config import RunConfig
-from tiny_transformer.engineering.speed import keep_freed_memory
+from tiny_transformer.engineering.speed import freed_memory_kept
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.reference import TrainConfig
 
@@ -37,11 +38,10 @@ def measure(name: str) -> None:
     """Print the peak before and after the steps, in MiB."""
     kind, config = CONTENDERS[name]
     print(peak_mib())
-    if kind is TinyTransformerLM:
-        keep_freed_memory()  # as `tiny-transformer train` does
-    step = prepare(kind, config)
-    for _ in range(2 if "GPU" in name else 10):
-        step()
+    with freed_memory_kept() if kind is TinyTransformerLM else nullcontext():  # as it trains
+        step = prepare(kind, config)
+        for _ in range(2 if "GPU" in name else 10):
+            step()
     print(peak_mib())
 
 

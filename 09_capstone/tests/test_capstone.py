@@ -249,7 +249,8 @@ class TestDeterminism:
 
     def test_a_run_with_muon_resumes_to_the_same_bytes(self, brief, tmp_path, monkeypatch):
         fast = PRESETS["fast"]
-        model = replace(brief.model, norm="rms", positions="rope", bias=False, qk_norm=True)
+        modern = dict(norm="rms", positions="rope", bias=False, qk_norm=True, token_shift=True)
+        model = replace(brief.model, **modern)
         config = replace(brief, model=model, train=replace(fast.train, batch_size=8, max_steps=6))
         train(config, tmp_path / "straight")
         with monkeypatch.context() as patch:
