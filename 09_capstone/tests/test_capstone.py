@@ -72,15 +72,15 @@ def weights(out: Path, which: str = "last") -> str:
 
 def interrupt_at(monkeypatch, step: int, number: int) -> None:
     """Send this process a signal while its run takes step `step`."""
-    original, taken = training.get_batch, []
+    original, taken = training.train_step, []
 
-    def get_batch(*args):
+    def train_step(*args):
         taken.append(args)
         if len(taken) == step:
             os.kill(os.getpid(), number)
         return original(*args)
 
-    monkeypatch.setattr(training, "get_batch", get_batch)
+    monkeypatch.setattr(training, "train_step", train_step)
 
 
 @pytest.mark.exercise("build_model")
