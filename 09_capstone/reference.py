@@ -63,6 +63,8 @@ def train(
     bf16 = on_gpu if config.bf16 is None else config.bf16
     compiled = on_gpu if config.compile is None else config.compile
 
+    if compiled and device.type == "cpu":  # else it adds up gradients in whatever order
+        torch.use_deterministic_algorithms(True)
     seed_everything(config.seed)
     model, tokenizer = build_model(config.model, text)
     config = replace(config, model=model.config)
