@@ -32,13 +32,10 @@ def generate(
     Prompts of several lengths are padded on the right with any ids, and `lengths` (B,) says
     where each ends; the first `lengths[b] + max_new_tokens` tokens of row b are its text.
     """
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must not be negative")
     B, T = tokens.shape
     if lengths is None:
         lengths = torch.full((B,), T)
-    if lengths.min() < 1:
-        raise ValueError("a prompt is empty; the model needs at least one token to continue")
+    check_request(int(lengths.min()), max_new_tokens)
     if lengths.max() > T:
         raise ValueError(f"lengths has {int(lengths.max())}; tokens has {T} positions")
     lengths = lengths.to(tokens.device)
@@ -58,6 +55,13 @@ def generate(
         tokens[:, end] = torch.where(end < lengths, tokens[:, end], choice)
     model.train(was_training)
     return tokens
+
+
+def check_request(shortest: int, max_new_tokens: int) -> None:
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must not be negative")
+    if shortest < 1:
+        raise ValueError("a prompt is empty; the model needs at least one token to continue")
 
 
 def window_start(end: int, max_len: int) -> int:

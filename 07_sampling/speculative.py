@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.sampling.reference import KVCache, sample, window_start
+from tiny_transformer.sampling.reference import KVCache, check_request, sample, window_start
 
 GUESSES = 6  # in a pass; the seventh in a row is seldom right
 
@@ -34,8 +34,7 @@ def generate_ahead(
     """
     if len(tokens) != 1:
         raise ValueError(f"tokens has {len(tokens)} prompts; guessing ahead works on one")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must not be negative")
+    check_request(tokens.size(1), max_new_tokens)
     was_training = model.training
     model.eval()
     max_len = model.config.max_len

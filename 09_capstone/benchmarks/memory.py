@@ -23,6 +23,8 @@ CONTENDERS = CONTENDERS | {
     "ours, nanoGPT's GPU shape": (TinyTransformerLM, GPU),
 }
 
+MIB = 2**20 if sys.platform == "darwin" else 2**10  # in what ru_maxrss counts
+
 
 def main() -> None:
     rows = []
@@ -46,8 +48,7 @@ def measure(name: str) -> None:
 
 
 def peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
 
 
 if __name__ == "__main__":

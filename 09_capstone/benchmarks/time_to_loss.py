@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 import tyro
+from memory import MIB
 from peer import RECIPES
 from table import print_table
 
@@ -24,8 +25,6 @@ from tiny_transformer.capstone.reference import load_run
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.training.reference import evaluate, split_corpus
-
-MIB = 2**20 if sys.platform == "darwin" else 2**10  # in what ru_maxrss counts
 
 
 def main(
@@ -58,9 +57,7 @@ def main(
                 _, status, usage = os.wait4(process.pid, 0)
                 if status:
                     sys.exit(f"{name} failed")
-                memory[name].append(
-                    usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-                )
+                memory[name].append(usage.ru_maxrss / MIB)
                 records = MetricsLog(out / "metrics.jsonl").read()
                 evaluations = [record for record in records if "val_loss" in record]
                 runs[name].append(evaluations)
