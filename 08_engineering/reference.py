@@ -12,7 +12,8 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -105,8 +106,12 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
     files["SHA256SUMS"] = b"".join(sum_line(name, data) for name, data in files.items())
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    for name, data in files.items():
-        write_through(new / name, data)
+    try:
+        for name, data in files.items():
+            write_through(new / name, data)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
@@ -154,11 +159,32 @@ def sum_line(name: str, data: bytes) -> bytes:
 
 
 def write_through(path: Path, data: bytes) -> None:
-    """Write and wait until the disk has it, so that a rename afterwards is never first."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write and wait until the disk has it, so that a rename afterwards is never first.
+
+    All or nothing: half a file would keep a full disk full.
+    """
+    try:
+        with naming(path), path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Meanwhile an error of the system says which file it is about.
+
+    Those of opening do; `No space left on device`, which comes with writing, does not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -215,7 +241,7 @@ class MetricsLog:
         self.path = Path(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        with self.path.open("ab+") as file:
+        with naming(self.path), self.path.open("ab+") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)  # a kill may have cut the last line short
             file.write(json.dumps(record).encode() + b"\n")
@@ -231,7 +257,7 @@ class MetricsLog:
         """Forget what was logged after `step`, as if the run had stopped there."""
         kept = [record for record in self.read() if record["step"] <= step]
         rewritten = self.path.with_name(self.path.name + ".new")
-        rewritten.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+        write_through(rewritten, b"".join(json.dumps(r).encode() + b"\n" for r in kept))
         os.replace(rewritten, self.path)
 
 

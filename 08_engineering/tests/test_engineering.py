@@ -4,6 +4,7 @@ A kill is played by an audit hook, which Python calls before each change it make
 the hook raises at the first change, in the next run at the second, and so on to the last.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -42,6 +43,10 @@ from tiny_transformer.engineering.speed import (
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 FILES = ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
+
+
+def disk_is_full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Killed(BaseException):
@@ -295,6 +300,12 @@ class TestTheConfigFile:
     def test_nothing_is_left_beside_it(self, tmp_path):
         write_config(tmp_path / "config.toml", PRESETS["cpu"])
         assert os.listdir(tmp_path) == ["config.toml"]
+
+    def test_a_full_disk_is_named_and_leaves_nothing(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(os, "fsync", disk_is_full)
+        with pytest.raises(OSError, match="No space left on device: '.*config.toml.new"):
+            write_config(tmp_path / "config.toml", PRESETS["cpu"])
+        assert os.listdir(tmp_path) == []
 
 
 class TestMatmulPrecision:
@@ -555,13 +566,14 @@ class TestTheCheckpointFolder:
         save_checkpoint(tmp_path / "last", state_of(1))
         assert renamed == [0]
 
-    def test_a_full_disk_leaves_the_old_one(self, monkeypatch, tmp_path):
+    def test_a_full_disk_is_named_and_leaves_the_old_one(self, monkeypatch, tmp_path):
         save_checkpoint(tmp_path / "last", state_of(1))
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", lambda descriptor: os.read(-1, 1))  # an OSError
-            with pytest.raises(OSError):
+            patch.setattr(os, "fsync", disk_is_full)
+            with pytest.raises(OSError, match="No space left on device: '.*last.new"):
                 save_checkpoint(tmp_path / "last", state_of(2))
         assert same(load_checkpoint(tmp_path / "last"), state_of(1))
+        assert os.listdir(tmp_path) == ["last"]
 
     @pytest.mark.parametrize("value", [torch.ones(2), "a word", {"tensor": torch.ones(2)}, [1]])
     def test_a_part_named_tensor_is_not_mistaken_for_one(self, value, tmp_path):
