@@ -1,19 +1,25 @@
 """What a run tells: the progress bar, the metrics, and the pages that it leaves behind."""
 
 import math
+import os
+import platform
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from tiny_transformer.capstone.session import Session
+from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig
-from tiny_transformer.engineering.reference import MetricsLog
+from tiny_transformer.engineering.reference import MetricsLog, naming
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.curves import explain_curve
@@ -32,7 +38,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 class Reporter(ExitStack):
     """Shows a run's progress in the terminal, in `metrics.jsonl` and in TensorBoard.
 
-    What an interrupted run logged after its last checkpoint is forgotten: it happens again.
+    What an interrupted run logged after its last checkpoint is forgotten: it happens again. An
+    evaluation is told a step later, or at the end: by then its checkpoint is on the disk, whatever
+    comes of the telling.
     """
 
     def __init__(self, out: Path, config: RunConfig, session: Session):
@@ -41,12 +49,12 @@ class Reporter(ExitStack):
         self.log_every = config.log_every
         self.vocab_size = config.model.vocab_size
         self.said: set[str] = set()
+        self.untold: list[str] = []
         self.tokens_per_step = config.train.batch_size * config.model.max_len
         self.log = MetricsLog(out / "metrics.jsonl")
         self.log.rewind(session.step)
-        self.board = self.enter_context(
-            SummaryWriter(str(out / "tensorboard"), purge_step=session.step + 1)
-        )
+        self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
+        self.enter_context(standard_streams(patient=True))
         self.bar = self.enter_context(
             tqdm(
                 total=config.train.max_steps * self.tokens_per_step,
@@ -56,20 +64,29 @@ class Reporter(ExitStack):
                 mininterval=0.5,
             )
         )
+        self.callback(self.tell)
 
     def trained(self, loss: Tensor) -> None:
         """A step is done. Reading its loss makes a GPU wait, so that is done now and then."""
-        self.bar.update(self.tokens_per_step)
+        self.tell()
         if self.session.step == 1 or self.session.step % self.log_every == 0:
             self.record(loss)
 
     def evaluated(self, loss: Tensor, sample: str) -> None:
         """A step is done, the model was evaluated after it, and this is how it speaks now."""
-        self.bar.update(self.tokens_per_step)
+        self.tell()
         self.record(loss, val_loss=self.session.val_loss, sample=sample)
-        self.bar.write(
-            f"step {self.session.step}, validation loss {self.session.val_loss:.4f}\n{sample}\n"
+        self.untold.append(
+            f"step {self.session.step}, validation loss {self.session.val_loss:.4f}\n"
+            f"{visible(sample)}\n"
         )
+
+    def tell(self) -> None:
+        """Bring what is shown up to date."""
+        for text in self.untold:
+            self.bar.write(text)
+        self.untold.clear()
+        self.bar.update(self.session.step * self.tokens_per_step - self.bar.n)
 
     def record(self, loss: Tensor, **evaluation: float | str) -> None:
         step, train_loss = self.session.step, loss.item()
@@ -84,8 +101,8 @@ class Reporter(ExitStack):
             self.comment([*self.log.read(), record])
         self.log.append(record)
         for name in record.keys() & {"train_loss", "val_loss"}:
-            self.board.add_scalar(name, record[name], step)
-        self.bar.set_postfix(loss=train_loss, val=self.session.val_loss)
+            self.board.add(name, record[name], step)
+        self.bar.set_postfix(loss=train_loss, val=self.session.val_loss, refresh=False)
 
     def comment(self, records: list[dict]) -> None:
         """Say once of each strange thing about the run what it usually means."""
@@ -93,8 +110,39 @@ class Reporter(ExitStack):
         if "not finite" in strange:
             raise ValueError(strange["not finite"])
         for name in strange.keys() - self.said:
-            self.bar.write(f"note: {strange[name]}")
+            self.untold.append(f"note: {strange[name]}")
         self.said |= strange.keys()
+
+
+class Board:
+    """The log of a run for TensorBoard, in which what a run before it did from `start` on is void.
+
+    PyTorch's writer has a thread of its own, which tells of a full disk by a traceback.
+    """
+
+    def __init__(self, folder: Path, start: int):
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}"
+        self.file = (folder / name).open("ab")
+        self.records = RecordWriter(self.file)
+        self.write(Event(file_version="brain.Event:2", step=start))
+        self.write(Event(session_log=SessionLog(status=SessionLog.START), step=start))
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def add(self, name: str, value: float, step: int) -> None:
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        self.write(Event(summary=summary, step=step))
+
+    def write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with naming(self.file.name):
+            self.records.write(event.SerializeToString())
+            self.records.flush()
 
 
 def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
@@ -115,7 +163,8 @@ def write_report(out: Path) -> None:
         if "val_loss" in record:
             page.append(f"## Step {record['step']}, validation loss {record['val_loss']:.4f}")
             page.append(f"```text\n{record['sample']}\n```")
-    (out / "samples.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    with naming(out / "samples.md"):
+        (out / "samples.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
 
 
 def draw_losses(records: list[dict], path: Path) -> None:
@@ -128,4 +177,5 @@ def draw_losses(records: list[dict], path: Path) -> None:
         axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=label)
     axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
