@@ -3,6 +3,8 @@
 Shapes: B batch, T positions, d_model width of the residual stream, d_head width of one head.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,8 +41,16 @@ class CharTokenizer:
             ) from None
 
     def decode(self, tokens: list[int] | Tensor) -> str:
-        """The text whose ids are `tokens`, a list or a tensor (T,): the inverse of `encode`."""
-        return "".join(self.characters[token] for token in torch.as_tensor(tokens).tolist())
+        """The text whose ids are `tokens`, a list or a tensor (T,): the inverse of `encode`.
+
+        Raises:
+            ValueError: names the first id that no character has.
+        """
+        tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        for token in tokens:
+            if not 0 <= token < self.vocab_size:  # Python would count -1 from the end
+                raise ValueError(f"tokens has {token}; ids are 0 to {self.vocab_size - 1}")
+        return "".join(self.characters[token] for token in tokens)
 
 
 class TokenEmbedding(nn.Module):
@@ -75,7 +85,21 @@ class LearnedPositions(nn.Module):
         return F.embedding(positions, self.weight)
 
 
-class TransformerEmbedding(nn.Module):
+class ExactTables(nn.Module):
+    """A module whose buffers are computed, not learned: they move with it and stay float32.
+
+    In bfloat16, which has 8 significant bits, position 1023 would be position 1024.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        tables = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # what .to(), .half(), .cuda() and their like call
+        for name, table in tables.items():
+            setattr(self, name, table.to(getattr(self, name).device))
+        return self
+
+
+class TransformerEmbedding(ExactTables):
     """What the first block reads: token vectors plus position vectors.
 
     tokens (B, T) -> (B, T, d_model). `positions` is "learned", "sinusoidal", or "rope", which
@@ -108,7 +132,8 @@ class TransformerEmbedding(nn.Module):
         if self.position is not None:
             x = x + self.position(positions)
         if self.waves is not None:
-            x = x + self.waves[positions]  # a slice that ran past max_len would broadcast instead
+            # A slice that ran past max_len would broadcast, and float32 widen what is narrower.
+            x = (x + self.waves[positions]).to(x.dtype)
         return self.dropout(x)
 
 

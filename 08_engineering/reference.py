@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -73,10 +74,10 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
 
 def of_type(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, which a file's lists and whole numbers may stand for."""
-    if isinstance(value, list):
-        value = tuple(value)
-    if hint is float and type(value) is int:
-        value = float(value)
+    if isinstance(value, list | tuple):
+        value = tuple(as_float(part) if float in get_args(hint) else part for part in value)
+    if hint is float:
+        value = as_float(value)
     try:
         if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
             raise TypeCheckError("Python counts True as a number; a setting does not")
@@ -85,7 +86,12 @@ def of_type(hint: Any, value: Any, name: str) -> Any:
         wanted = f"of type {hint.__name__ if type(hint) is type else hint}"
         if get_origin(hint) is Literal:
             wanted = " or ".join(map(repr, get_args(hint)))
-        raise ValueError(f"{name} is {value!r}; it must be {wanted}") from None
+        raise ValueError(f"{name} is {reprlib.repr(value)}; it must be {wanted}") from None
+
+
+def as_float(value: Any) -> Any:
+    """A whole number as a float; one that none can hold stays, and so does anything else."""
+    return float(value) if type(value) is int and abs(value) < 2**63 else value
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def test_nothing_new_is_the_prompt(model):
     [
         ((PROMPT.expand(2, 3), 5), "tokens has 2 prompts; guessing ahead works on one"),
         ((PROMPT[:, :0], 5), "a prompt is empty; the model needs at least one token to continue"),
-        ((PROMPT, -1), "max_new_tokens is -1; it must not be negative"),
+        ((PROMPT, -1), "max_new_tokens is -1; it must be at least 0"),
     ],
 )
 def test_what_it_cannot_do_is_one_sentence(model, args, message):
