@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomlkit
-import tomlkit.exceptions
 
 from tiny_transformer.engineering.reference import override, write_through
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
@@ -170,9 +169,14 @@ def read_config(path: Path, base: RunConfig) -> RunConfig:
     Raises:
         ValueError: if the file is not TOML, or names the setting that is wrong.
     """
+    if path.exists() and not path.is_file():  # a pipe keeps one waiting, a device may not end
+        raise ValueError(f"{path} is not a file")
     try:
         settings = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    except (tomlkit.exceptions.ParseError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also a number of 5,000 digits, or tables in tables
         raise ValueError(f"{path} is not TOML: {error}") from None
     try:
         return override(base, settings)

@@ -151,7 +151,8 @@ class Parallel(DistributedDataParallel):
 @contextmanager
 def joined() -> Iterator[Processes]:
     """Meanwhile this process is one of those that torchrun started, or alone without it."""
-    count = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+    # TORCHELASTIC_RUN_ID alone, left over in a shell, makes no torchrun.
+    count = int(os.environ.get("WORLD_SIZE", 1)) if dist.is_torchelastic_launched() else 1
     if count == 1:
         yield ALONE
         return

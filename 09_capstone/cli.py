@@ -1,12 +1,14 @@
 """The command line: `tiny-transformer train`, `sample`, `gallery`, `export` and the others."""
 
+import io
+import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -14,32 +16,45 @@ import tyro
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
+from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.capstone.verify import verify
-from tiny_transformer.data.corpus import load_text
+from tiny_transformer.data.corpus import CorpusError, load_text
+from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
+from tiny_transformer.engineering.memory import check_fits, check_training_fits
 from tiny_transformer.engineering.processes import Processes, joined
+from tiny_transformer.engineering.reference import naming
 from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
+from tiny_transformer.setup.device import choose_device
+from tiny_transformer.setup.limits import LARGEST_SEED, check_number
 from tiny_transformer.setup.progress import folders, read_results, summary
+from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.training.reference import TrainConfig
 
 RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
 OPTIONS = (tyro.conf.FlagCreatePairsOff,)
+PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
 
 
 def main() -> None:
+    which = sys.argv[1:2]
     try:
-        with joined() as processes:
+        with (
+            standard_streams(patient=which == ["train"], exact=which == ["sample"]),
+            joined() as processes,
+        ):
             processes.others_wait()
             command = parse(sys.argv[1:])
             status = command(processes) if isinstance(command, Train) else command()
         sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"tiny-transformer: {error}")
+    except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"tiny-transformer: {visible(sentence(error))}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class Source:
         if self.resume and (self.folder() / "config.toml").exists():
             return read_config(self.folder() / "config.toml", RunConfig())
         preset = PRESETS[self.preset]
+        if self.config and not self.config.is_file():
+            raise ValueError(f"--config is {self.config}; it must be a file of settings in TOML")
         return read_config(self.config, preset) if self.config else preset
 
 
@@ -77,9 +94,11 @@ class Train(Source):
     def __call__(self, processes: Processes) -> int:
         out, settings = self.folder(), self.settings
         if settings.mine and processes.count > 1:
-            raise ValueError("mine is for one process: leave out torchrun")
-        if processes.first:
-            print(f"run folder: {out}", flush=True)
+            raise ValueError("--mine is for one process: leave out torchrun")
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out is {out}; it must be a folder")
+        device = processes.device(choose_device(settings.device))
+        check_training_fits(settings, device, processes.count)
         try:
             if settings.mine:  # in full precision and uncompiled, as the exercises are
                 settings = replace(
@@ -105,7 +124,11 @@ class Sample:
 
     run: Path | None = None
     """The run folder. By default the newest run, or the pretrained model where there is none."""
-    prompt: str = "ROMEO:"
+    prompt: Annotated[
+        str | None,
+        tyro.conf.arg(constructor=str, help_behavior_hint=f"(default: {PROMPTS[0]})"),
+    ] = None
+    """If the model does not know its characters, the default is from the run's own text."""
     tokens: int = 200
     """How many to add."""
     temperature: float = 0.8
@@ -120,30 +143,38 @@ class Sample:
     mine: bool = False
     """Build the model from your exercises, where they are started, and sample with them."""
 
+    def __post_init__(self):
+        check_text(self.tokens, 1, self.seed)
+        check_number("--temperature", self.temperature, least=0)
+        if self.top_k is not None:
+            check_number("--top-k", self.top_k, least=1)
+        if self.top_p is not None:
+            check_number("--top-p", self.top_p, above=0, most=1)
+
     def __call__(self) -> int:
         with exercises(self.mine):
-            print(self.text())
+            text = self.text()
+        print(visible(text) if sys.stdout.isatty() else text)
         return 0
 
     def text(self) -> str:
-        try:
-            run = self.run or newest_run()
-        except FileNotFoundError:
+        if self.run or list(RUNS.glob("*/config.toml")):
+            run = chosen(self.run)
+        else:
             run = PRETRAINED
             print("not trained yet: this is the model that comes with the course", file=sys.stderr)
         model, tokenizer = load_run(run)
-        try:
-            prompt = torch.tensor([tokenizer.encode(self.prompt)], dtype=torch.long)
-        except ValueError as error:
-            raise ValueError(f"prompt: {error}") from None
+        beginning = self.prompt
+        if beginning is None:
+            beginning = beginnings(run, tokenizer)[0]
+        prompt = torch.tensor([encoded("--prompt", beginning, tokenizer)])
         if not self.mine:  # packed weights would be in the way of code that looks at them
             model = packed(model)
         generator = torch.Generator().manual_seed(self.seed)
         choice = self.temperature, self.top_k, self.top_p, generator
         if not self.draft:
             return tokenizer.decode(generate(model, prompt, self.tokens, *choice)[0])
-        corpus = load_text(read_config(run / "config.toml", RunConfig()).corpus)
-        draft = NGramDraft(torch.tensor(tokenizer.encode(corpus)))
+        draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run))))
         return tokenizer.decode(generate_ahead(model, prompt, self.tokens, draft, *choice)[0])
 
 
@@ -153,15 +184,28 @@ class Gallery:
 
     run: Path | None = None
     """The run folder, where gallery.md is written. By default the newest run."""
-    prompts: tuple[str, ...] = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
+    prompts: tuple[str, ...] = PROMPTS
+    """If the model does not know their characters, the default is from the run's own text."""
     tokens: int = 200
     """How many to add to each."""
     seed: int = 1
 
+    def __post_init__(self):
+        if not self.prompts:
+            raise ValueError("--prompts is empty; it must be at least one text")
+        check_text(self.tokens, len(self.prompts), self.seed)
+
     def __call__(self) -> int:
-        run = self.run or newest_run()
-        page = gallery(*load_run(run), list(self.prompts), self.tokens, self.seed)
-        (run / "gallery.md").write_text(page, encoding="utf-8")
+        run = chosen(self.run)
+        model, tokenizer = load_run(run)
+        prompts = self.prompts
+        if prompts == PROMPTS:
+            prompts = beginnings(run, tokenizer)
+        for prompt in prompts:
+            encoded("--prompts", prompt, tokenizer)
+        page = gallery(model, tokenizer, list(prompts), self.tokens, self.seed)
+        with naming(run / "gallery.md"):
+            (run / "gallery.md").write_text(page, encoding="utf-8")
         print(run / "gallery.md")
         return 0
 
@@ -179,7 +223,7 @@ class Export:
 
     def __call__(self) -> int:
         write = {"hf": export_hf, "onnx": export_onnx}[self.to]
-        write(*load_run(self.run or newest_run()), self.out)
+        write(*load_run(chosen(self.run)), self.out)
         print(f"written to {self.out}; its README.md says how to use it")
         return 0
 
@@ -192,7 +236,7 @@ class Verify:
     """The run folder. By default the newest run."""
 
     def __call__(self) -> int:
-        return 0 if verify(self.run or newest_run()) else 1
+        return 0 if verify(chosen(self.run)) else 1
 
 
 @dataclass(frozen=True)
@@ -221,7 +265,7 @@ def exercises(mine: bool) -> Iterator[None]:
 
 def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progress:
     if args[:1] != ["train"]:
-        return tyro.cli(
+        return read(
             Annotated[Train, tyro.conf.subcommand("train")]
             | Annotated[Sample, tyro.conf.subcommand("sample")]
             | Annotated[Gallery, tyro.conf.subcommand("gallery")]
@@ -230,19 +274,71 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
             | Annotated[Progress, tyro.conf.subcommand("progress")],
             prog="tiny-transformer",
             args=args,
-            config=OPTIONS,
         )
     # Read twice: the preset decides which defaults the other options have.
-    source, _ = tyro.cli(
-        Source, args=args[1:], return_unknown_args=True, add_help=False, config=OPTIONS
-    )
-    return tyro.cli(
+    source, _ = read(Source, args=args[1:], return_unknown_args=True, add_help=False)
+    return read(
         Train,
         prog="tiny-transformer train",
         args=args[1:],
         default=Train(preset=source.preset, settings=source.base()),
-        config=OPTIONS,
     )
+
+
+def read(kind: Any, **how: Any) -> Any:
+    """A command line as tyro reads it. What a dataclass refuses is an error as any other.
+
+    tyro would draw a box around it in which the option has another name.
+    """
+    drawn = io.StringIO()
+    try:
+        with redirect_stderr(drawn):
+            return tyro.cli(kind, config=OPTIONS, **how)
+    except SystemExit as exit:
+        cause = exit
+        while cause := cause.__context__:
+            if isinstance(cause, ValueError) and named_by_option(str(cause)):
+                raise cause from None
+        print(drawn.getvalue(), end="", file=sys.stderr)
+        raise
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, with the options' own names, and without what C++ adds to it."""
+    first = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in first:
+        return "there is too little memory: a smaller model, batch or text takes less"
+    if isinstance(error, ValueError):  # of several lines only where the course wrote them
+        return named_by_option(str(error)) or str(error)
+    return first
+
+
+def named_by_option(message: str) -> str | None:
+    """ "n_heads is 3; ..." -> "--model.n-heads is 3; ...", if that is how the message begins."""
+    if message.startswith("--"):
+        return message
+    name = re.match(r"[\w.]*", message)[0]
+    for prefix, kind in (
+        ("", Train),
+        ("", RunConfig),
+        ("model.", ModelConfig),
+        ("train.", TrainConfig),
+    ):
+        for setting in fields(kind):
+            if name in (setting.name, prefix + setting.name):
+                option = f"--{prefix}{setting.name}".replace("_", "-")
+                return option + message.removeprefix(name)
+    return None
+
+
+def chosen(run: Path | None) -> Path:
+    if run is None:
+        return newest_run()
+    if not (run / "config.toml").exists():
+        raise ValueError(f"--run is {run}; there is no run at it: tiny-transformer train makes one")
+    return run
 
 
 def newest_run() -> Path:
@@ -250,3 +346,34 @@ def newest_run() -> Path:
     if not runs:
         raise FileNotFoundError(f"no run in {RUNS}: train one with tiny-transformer train")
     return runs[-1].parent
+
+
+def beginnings(run: Path, tokenizer: CharTokenizer) -> Sequence[str]:
+    """The usual prompts whose characters the model knows, else beginnings of its own lines."""
+    known = tokenizer.decode(list(range(tokenizer.vocab_size)))
+    if usual := [prompt for prompt in PROMPTS if set(prompt) <= set(known)]:
+        return usual
+    lines = []
+    with suppress(CorpusError):  # the text is somewhere else by now
+        lines = [line[:20] for line in text_of(run).splitlines() if line.strip()]
+    own = [line for line in dict.fromkeys(lines) if set(line) <= set(known)]
+    return own[: len(PROMPTS)] or known[0]
+
+
+def text_of(run: Path) -> str:
+    return load_text(read_config(run / "config.toml", RunConfig()).corpus)
+
+
+def encoded(option: str, prompt: str, tokenizer: CharTokenizer) -> list[int]:
+    if not prompt:
+        raise ValueError(f"{option} is empty; the model needs at least one character to continue")
+    try:
+        return tokenizer.encode(prompt)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def check_text(tokens: int, prompts: int, seed: int) -> None:
+    check_number("--tokens", tokens, least=0)
+    check_fits("--tokens", tokens, "the text", 16 * tokens * prompts)  # int64, and a copy
+    check_number("--seed", seed, least=0, most=LARGEST_SEED)

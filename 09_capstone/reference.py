@@ -20,6 +20,7 @@ from tiny_transformer.capstone.session import (
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_config
+from tiny_transformer.engineering.memory import check_model_fits
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
 from tiny_transformer.engineering.speed import freed_memory_kept, matmul_precision
@@ -156,11 +157,15 @@ def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
 
     Raises:
         FileNotFoundError: if there is no run, or it has not reached its first checkpoint.
-        ValueError: if its checkpoint is damaged.
+        ValueError: if its checkpoint is damaged, or its model too large for this machine.
     """
     if not (run / "config.toml").exists():
         raise FileNotFoundError(f"no run at {run}: train one with tiny-transformer train")
     config = read_config(run / "config.toml", RunConfig())
+    try:
+        check_model_fits(config)
+    except ValueError as error:
+        raise ValueError(f"{run / 'config.toml'}: {error}") from None
     try:
         state = load_checkpoint(run / "best")
     except FileNotFoundError:  # interrupted before its first evaluation

@@ -55,6 +55,7 @@ class Reporter(ExitStack):
         self.log.rewind(session.step)
         self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
         self.enter_context(standard_streams(patient=True))
+        print(f"run folder: {out}", flush=True)
         self.bar = self.enter_context(
             tqdm(
                 total=config.train.max_steps * self.tokens_per_step,

@@ -38,11 +38,11 @@ def load_text(path: Path | str | None = None) -> str:
         text = content.decode("utf-8").removeprefix("\ufeff")  # some editors put a mark in front
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{path} is not UTF-8 at byte {error.start} (0x{content[error.start]:02x}): "
+            f"corpus {path} is not UTF-8 at byte {error.start} (0x{content[error.start]:02x}): "
             "save it again with that encoding"
         ) from None
     if not text:
-        raise CorpusError(f"{path} is empty: a model needs text to learn from")
+        raise CorpusError(f"corpus {path} is empty: a model needs text to learn from")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -130,11 +130,13 @@ def store(content: bytes, path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
+    reason = "it is a directory" if path.is_dir() else "it is not a file"
     try:
-        return path.read_bytes()
+        if path.is_file() or not path.exists():  # a pipe keeps one waiting, a device may not end
+            return path.read_bytes()
     except OSError as error:
-        reason = "it is a directory" if path.is_dir() else error.strerror
-        raise CorpusError(f"{path} cannot be read: {reason}") from None
+        reason = error.strerror
+    raise CorpusError(f"corpus {path} cannot be read: {reason}")
 
 
 def is_canonical(content: bytes) -> bool:
