@@ -16,7 +16,7 @@ from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data.corpus import load_text
-from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
+from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
@@ -32,9 +32,15 @@ OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 def main() -> None:
     try:
         with joined() as processes:
-            processes.others_wait()
-            command = parse(sys.argv[1:])
-            status = command(processes) if isinstance(command, Train) else command()
+            if processes.first:
+                command = parse(sys.argv[1:])
+                processes.tell(command)
+            else:
+                command = processes.told()
+            if isinstance(command, Train):
+                status = command(processes)
+            else:
+                status = command() if processes.first else 0
         sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -63,7 +69,7 @@ class Source:
 
     def base(self) -> RunConfig:
         if self.resume and (self.folder() / "config.toml").exists():
-            return read_config(self.folder() / "config.toml", RunConfig())
+            return read_run_config(self.folder())
         preset = PRESETS[self.preset]
         return read_config(self.config, preset) if self.config else preset
 
@@ -89,10 +95,11 @@ class Train(Source):
                 together = {} if settings.mine else {"processes": processes}  # yours is alone
                 best = train(settings, out, self.resume, **together)
         except KeyboardInterrupt:
-            processes.others_wait()
             if processes.first:
                 print(f"\nstopped; to go on: {resume_command(out, processes)}", flush=True)
-            processes.others_follow()
+                processes.tell(None)
+            else:
+                processes.told()  # before it has ended, torchrun would end the first too
             return 130
         if processes.first:
             print(f"best validation loss {best:.4f}; see loss.png and samples.md in {out}")
@@ -142,7 +149,7 @@ class Sample:
         choice = self.temperature, self.top_k, self.top_p, generator
         if not self.draft:
             return tokenizer.decode(generate(model, prompt, self.tokens, *choice)[0])
-        corpus = load_text(read_config(run / "config.toml", RunConfig()).corpus)
+        corpus = load_text(read_run_config(run).corpus)
         draft = NGramDraft(torch.tensor(tokenizer.encode(corpus)))
         return tokenizer.decode(generate_ahead(model, prompt, self.tokens, draft, *choice)[0])
 
