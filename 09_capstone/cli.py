@@ -81,11 +81,15 @@ class Train(Source):
     settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def __call__(self, processes: Processes) -> int:
-        out, settings = self.folder(), self.settings
-        if settings.mine and processes.count > 1:
-            raise ValueError("mine is for one process: leave out torchrun")
+        settings = self.settings
         if processes.first:
+            if settings.mine and processes.count > 1:
+                raise ValueError("mine is for one process: leave out torchrun")
+            out = self.folder()  # its name may hold the time
             print(f"run folder: {out}", flush=True)
+            processes.tell(out)
+        else:
+            out = processes.told()
         try:
             if settings.mine:  # in full precision and uncompiled, as the exercises are
                 settings = replace(

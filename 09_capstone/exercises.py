@@ -68,7 +68,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> float:
        `config.eval_tokens` count.
     4. Move the model to the device and make its optimizer. The batches get a generator of
        their own, seeded by `config.seed`. All of them, the text and the config make the session.
-    5. Claim the folder. Where that says so, there is a checkpoint: restore the session from `last/`.
+    5. Claim the folder. If that says that there is a checkpoint, restore the session from `last/`.
     6. Take the training steps, compiled or not, from the one where the session stands, with a
        Reporter open. After each, the session learns the number of steps done. At every
        `config.eval_every` steps and at the last one, measure the loss on the validation split

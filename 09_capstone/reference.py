@@ -59,7 +59,7 @@ def train(
         ValueError: if settings, corpus and folder do not fit together, or the loss diverges.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is finished and saved.
     """
-    text, out, state = (None, out, None) if processes.first else processes.told()
+    text, state = (None, None) if processes.first else processes.told()
     if processes.first:
         processes.check(config.train.batch_size, config.train.accumulate)
         text = load_text(config.corpus)
@@ -87,9 +87,14 @@ def train(
     if processes.first:
         if claim_folder(out, config, resume):
             state = session.read(out / "last")
-        processes.tell((text, out, state))
+        processes.tell((text, state))
     if state is not None:
         session.take(state)
+    elif not processes.first and (out / "last").exists():
+        raise ValueError(
+            f"{out} has a run on this machine and none on that of the first process: start there "
+            "with --node-rank 0, or move the folder"
+        )
 
     steps = training_steps(
         processes.parallel(torch.compile(model) if compiled else model, config.train.accumulate),
