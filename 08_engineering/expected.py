@@ -34,7 +34,8 @@ def check_like(found: Any, expected: Any, name: str) -> None:
     elif isinstance(expected, bool | str | None):
         like = type(found) is type(expected) and found == expected
     else:
-        like = type(found) in (int, type(expected)) and abs(found) < 2.0**63
+        like = type(found) is type(expected) or type(found) is int
+        like = like and (type(found) is not int or abs(found) < 2**63)
     if not like:
         raise ValueError(
             f"{place(found, name)} is {described(found)}; this run expects {described(expected)}"
@@ -65,9 +66,8 @@ def described(value: Any) -> str:
         return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Mapping):
         return "a table"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    return reprlib.repr(value)
+    text = " ".join(reprlib.repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def is_finite(value: Any) -> bool:

@@ -185,4 +185,5 @@ def noticing_loss() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ProcessLost(str(error).partition("\n")[0]) from error
+        told = str(error).partition("\n")[0]
+        raise ProcessLost(f"another process is gone, or does not answer: {told}") from error

@@ -24,6 +24,7 @@ from tiny_transformer.engineering.expected import (
     check_like,
     check_optimizer,
     check_weights,
+    described,
     first_not_finite,
 )
 from tiny_transformer.engineering.processes import Processes, ProcessLost
@@ -42,6 +43,7 @@ from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.curves import not_finite
 
 LOCK = ".lock"  # in a run folder; the system unlocks it when the process is gone, however it went
+BEGUN = {LOCK, "config.toml", "config.toml.new", "tensorboard"}  # all there is before a first step
 HELD: dict[Path, FileLock] = {}  # the folders into which this process trains
 
 
@@ -170,8 +172,11 @@ class Session:
         check_like(state["model"], self.model.state_dict(), "model")  # of the same floats too
         check_optimizer(state["optimizer"], self.model, self.optimizer, state["step"])
         check_like(state["batches"], self.batches.get_state(), "batches")
+        try:
+            torch.Generator().set_state(state["batches"])
+        except RuntimeError:
+            raise ValueError("state.safetensors: batches is no state of a generator") from None
         check_random_states(state["random"])
-        check_random_states({**state["random"], "torch": state["batches"]})
 
     def take(self, state: Mapping[str, Any]) -> None:
         self.seconds_before = state["seconds"]
@@ -197,12 +202,12 @@ def check_settings(
     """
     then = state.get("settings", {})
     if not isinstance(then, Mapping):
-        raise ValueError(f"{path / 'state.json'}: settings is {then!r}; it must be a table")
-    for name in (name for name in then if name in now and name.startswith(only)):
-        if then[name] != now[name]:
+        raise ValueError(f"{path / 'state.json'}: settings is {described(then)}, and no table")
+    for name in (name for name in now if name in then and name.startswith(only)):
+        if repr(then[name]) != repr(now[name]):
             raise ValueError(
-                f"{name} is {now[name]!r}, but {path} was made with {then[name]!r}; put that back "
-                "into config.toml"
+                f"{name} is {described(now[name])}, but {path} was made with "
+                f"{described(then[name])}; put that back into config.toml"
             )
 
 
@@ -227,15 +232,15 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
     if out.exists() and not out.is_dir():
         raise ValueError(f"out is {out}, which is a file; choose a new folder")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
-    # A kill while the settings were written leaves nothing but config.toml.new.
-    if "config.toml" not in names and (others := names - {"config.toml.new", LOCK}):
+    if "config.toml" not in names and (others := names - BEGUN):
         if others & {"last", "best", "checkpoints", "metrics.jsonl"}:
             raise ValueError(f"out is {out}, a run whose config.toml is missing; put it back first")
         raise ValueError(f"out is {out}, which holds other things; choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
     hold(out)
     try:
-        if not (out / "config.toml").exists():
+        known = (out / "config.toml").exists()
+        if not known or (names <= BEGUN and not resume):
             if resume:
                 print(f"nothing to resume in {out}: starting from the beginning")
             write_config(out / "config.toml", config)
