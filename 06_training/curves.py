@@ -12,17 +12,13 @@ def explain_curve(records: Sequence[Mapping[str, float]], vocab_size: int) -> di
     """
     found = {}
     losses = [(record["step"], record["train_loss"]) for record in records]
-    (_, first), (step, last) = losses[0], losses[-1]
+    (first_step, first), (step, last) = losses[0], losses[-1]
     chance = math.log(vocab_size)
 
     for record in records:
         if not math.isfinite(record["train_loss"] + record.get("val_loss", 0.0)):
-            found["not finite"] = (
-                f"the loss is not finite at step {record['step']}: lower the learning rate, clip "
-                "the gradients, or look for a query that may attend to nothing"
-            )
-            return found
-    if abs(first - chance) > 0.5:
+            return {"not finite": not_finite(record["step"])}
+    if first_step <= 1 and abs(first - chance) > 0.5:  # of a log that begins where training did
         found["start"] = (
             f"the first loss is {first:.2f}; a model that knows nothing has ln {vocab_size} = "
             f"{chance:.2f}: the weights start too large, or the loss is summed, not averaged"
@@ -32,13 +28,15 @@ def explain_curve(records: Sequence[Mapping[str, float]], vocab_size: int) -> di
         )
     if step >= 20 and last > first + 0.5:
         found["grow"] = (
-            f"the loss is {last:.2f} at step {step} and was {first:.2f} at first: the steps are "
-            "too long. Lower the learning rate, lengthen the warm-up, or clip the gradients"
+            f"the loss is {last:.2f} at step {step} and was {first:.2f} at step {first_step}: the "
+            "steps are too long. Lower the learning rate, lengthen the warm-up, or clip the "
+            "gradients"
         )
     elif step >= 20 and last > 0.98 * first:
         found["flat"] = (
-            f"the loss is {last:.2f} at step {step} and was {first:.2f} at first: nothing learns. "
-            "The graph is cut, the optimizer has other parameters, or the learning rate is near 0"
+            f"the loss is {last:.2f} at step {step} and was {first:.2f} at step {first_step}: "
+            "nothing learns. The graph is cut, the optimizer has other parameters, or the learning "
+            "rate is near 0"
         )
     evaluated = [(record["step"], record["val_loss"]) for record in records if "val_loss" in record]
     if evaluated:
@@ -55,3 +53,10 @@ def explain_curve(records: Sequence[Mapping[str, float]], vocab_size: int) -> di
                 "or a longer text"
             )
     return found
+
+
+def not_finite(step: int) -> str:
+    return (
+        f"the loss is not finite at step {step}: lower the learning rate, clip the gradients, or "
+        "look for a query that may attend to nothing"
+    )

@@ -26,6 +26,7 @@ class RunConfig:
     matmul_precision: Literal["highest", "high", "medium"] = "highest"  # see `speed.py`
     log_every: int = 10  # steps
     eval_every: int = 250  # steps; each writes a checkpoint too
+    eval_tokens: int | None = 200_000  # of the validation split, its first; None is all
     mine: bool = False  # build the capstone from your exercises, where they are started
     keep: int = 0  # numbered checkpoints to keep beside last/ and best/, the best so many
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -182,6 +183,11 @@ def read_config(path: Path, base: RunConfig) -> RunConfig:
         return override(base, settings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def read_run_config(out: Path) -> RunConfig:
+    """The settings of the run in the folder `out`, whose file leaves out what is None."""
+    return read_config(out / "config.toml", RunConfig(eval_tokens=None))
 
 
 def write_config(path: Path, config: RunConfig) -> None:

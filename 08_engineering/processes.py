@@ -5,6 +5,7 @@ number of processes. PyTorch's DistributedDataParallel averages their gradients;
 must agree on goes through gloo, which notices at once when a process is gone.
 """
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -60,30 +61,24 @@ class Processes:
             raise ValueError(f"{here} processes need a GPU each; this machine has {gpus}")
         return choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
 
-    def same(self, value: Any) -> Any:
-        """The first process's value, in all of them."""
-        values = [value]
+    def tell(self, value: Any) -> None:
+        """From the first to all the others, which wait in `told`: one reads, and all have it."""
         if self.count > 1:
             with noticing_loss():
-                dist.broadcast_object_list(values)
-        return values[0]
+                dist.broadcast_object_list([value])
 
-    def others_wait(self) -> None:
-        """Let the first go on alone until `others_follow`: what is wrong is told once, and all end.
+    def told(self) -> Any:
+        """What the first process tells; if it ends before, so does this one, without a word.
 
-        What several processes have to tell would come twice, or not at all: torchrun ends the
+        What several processes have to say would come twice, or not at all: torchrun ends the
         others as soon as one has failed.
         """
-        if not self.first:
-            try:
-                dist.barrier()
-            except RuntimeError:  # the first has ended, and said why; its exit status counts
-                sys.exit()
-
-    def others_follow(self) -> None:
-        if self.first and self.count > 1:
-            with noticing_loss():
-                dist.barrier()
+        values = [None]
+        try:
+            dist.broadcast_object_list(values)
+        except RuntimeError:  # the first has ended, and said why; its exit status counts
+            sys.exit()
+        return values[0]
 
     def parallel(self, model: nn.Module, accumulate: int) -> nn.Module:
         """The model as the training loop needs it, its gradients averaged over the processes."""
@@ -99,13 +94,21 @@ class Processes:
         with noticing_loss():
             return Parallel(model, accumulate, group)
 
-    def steps(self, steps: Iterator[Any], batches: torch.Generator) -> Iterator[Any]:
-        """The steps of the loop. One that fails leaves no trace, in the random states either."""
+    def steps(
+        self, steps: Iterator[Any], batches: torch.Generator, seed: int, done: int
+    ) -> Iterator[Any]:
+        """The steps of the loop. One that fails leaves no trace, in the random states either.
+
+        The first process draws its dropout as a lone one would, and its state is what a checkpoint
+        holds. The others begin each step anew, from what a resumed run knows too.
+        """
         if self.count == 1:
             yield from steps
             return
         while True:
             before = batches.get_state(), random_states()
+            if not self.first:
+                torch.manual_seed(own_seed(seed, self.rank, done))
             try:
                 with noticing_loss():
                     step = next(steps, None)
@@ -115,6 +118,7 @@ class Processes:
                 raise
             if step is None:
                 return
+            done += 1
             yield step
 
     def mean(self, loss: Tensor) -> Tensor:
@@ -148,11 +152,23 @@ class Parallel(DistributedDataParallel):
         return super().forward(tokens)
 
 
+def own_seed(*numbers: int) -> int:
+    """Of different numbers a different seed, and none that looks like another's."""
+    return int.from_bytes(hashlib.sha256(str(numbers).encode()).digest()[:8], "big") >> 1
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Meanwhile this process is one of those that torchrun started, or alone without it."""
-    # TORCHELASTIC_RUN_ID alone, left over in a shell, makes no torchrun.
-    count = int(os.environ.get("WORLD_SIZE", 1)) if dist.is_torchelastic_launched() else 1
+    """Meanwhile this process is one of those that torchrun started, or alone without it.
+
+    Raises:
+        ValueError: if torchrun left word of itself, and not of how many there are.
+    """
+    if dist.is_torchelastic_launched() and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "TORCHELASTIC_RUN_ID is set, as torchrun does, and WORLD_SIZE is not: unset it"
+        )
+    count = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if count == 1:
         yield ALONE
         return
@@ -169,4 +185,5 @@ def noticing_loss() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ProcessLost(str(error).partition("\n")[0]) from error
+        told = str(error).partition("\n")[0]
+        raise ProcessLost(f"another process is gone, or does not answer: {told}") from error

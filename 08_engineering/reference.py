@@ -148,9 +148,10 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             )
     try:
         state = put_tensors(json.loads(rest), safetensors.torch.load(tensors))
-        return {"model": safetensors.torch.load(model), **state}
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} holds something else than a checkpoint: {error}") from None
+        return {**state, "model": safetensors.torch.load(model)}
+    except (KeyError, RecursionError, SafetensorError, TypeError, ValueError) as error:
+        told = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{folder} holds something else than a checkpoint: {told}") from None
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -230,14 +231,24 @@ def keep_best(folder: Path | str, n: int) -> list[Path]:
     if n < 1:
         raise ValueError(f"n is {n}; it must be at least 1, or nothing is kept")
     losses = {
-        file.parent: json.loads(file.read_text(encoding="utf-8"))["val_loss"]
+        file.parent: loss_in(file)
         for file in sorted(Path(folder).glob("*/state.json"))
         if file.parent.suffix not in (".new", ".old")
     }
     ranked = sorted(losses, key=lambda path: (math.isnan(losses[path]), losses[path]))
     for worse in ranked[n:]:
-        shutil.rmtree(worse)
+        leftover = worse.with_name(worse.name + ".old")  # what a kill leaves of it counts no more
+        shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(worse.rename(leftover))
     return ranked[:n]
+
+
+def loss_in(file: Path) -> float:
+    """The `val_loss` in a state.json; one that cannot be read is nan, and so the worst."""
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["val_loss"])
+    except (KeyError, OSError, OverflowError, RecursionError, TypeError, ValueError):
+        return math.nan
 
 
 class MetricsLog:
@@ -248,16 +259,35 @@ class MetricsLog:
 
     def append(self, record: Mapping[str, Any]) -> None:
         with naming(self.path), self.path.open("ab+") as file:
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)  # a kill may have cut the last line short
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            if file.read() not in (b"", b"\n"):  # a kill has cut the last line short
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
             file.write(json.dumps(record).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All records, in order. A last line that a kill cut short is left out."""
+        """All records, in order. A last line that a kill cut short is left out.
+
+        Raises:
+            ValueError: names the line that is no record.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        return [self.record(i, line) for i, line in enumerate(lines, 1) if line.endswith(b"\n")]
+
+    def record(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except (RecursionError, ValueError):
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"{self.path}, line {number}, is {reprlib.repr(line)}, which is no record: "
+                "a JSON object; delete that line"
+            )
+        return record
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, as if the run had stopped there."""
@@ -276,14 +306,44 @@ def random_states() -> dict[str, Any]:
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *position],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Go on where `random_states` looked, on as many GPUs as both machines have.
+
+    Raises:
+        ValueError: if these are no such states; then nothing has changed.
+    """
+    check_random_states(states)
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *position = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *position))
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if torch.cuda.is_available():
+        for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, device)
+    if torch.backends.mps.is_available():
+        for state in states.get("mps", []):  # older checkpoints have none
+            torch.mps.set_rng_state(state)
+
+
+def check_random_states(states: Mapping[str, Any]) -> None:
+    """See that generators would take these states: out of its bounds, NumPy would read anything."""
+    try:
+        version, internal, gauss = states["python"]
+        random.Random().setstate((version, tuple(internal), gauss))
+        name, keys, position, has_gauss, cached = states["numpy"]
+        numbers = isinstance(gauss, float | None) and math.isfinite(cached + has_gauss)
+        if not (numbers and name == "MT19937" and 0 <= position <= len(keys) == 624):
+            raise ValueError("numpy's generator has other states")
+        np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), position))
+        torch.Generator().set_state(states["torch"])
+        bytes_of_gpus = [*states["cuda"], *states.get("mps", [])]
+        if not all(isinstance(s, Tensor) and s.dtype == torch.uint8 for s in bytes_of_gpus):
+            raise ValueError("a GPU's generator has bytes")
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        told = str(error).partition("\n")[0]
+        raise ValueError(f"random holds no states of generators: {told}") from None

@@ -20,7 +20,7 @@ from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data.corpus import CorpusError, load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
-from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config
+from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.memory import check_fits, check_training_fits
 from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.reference import naming
@@ -47,9 +47,15 @@ def main() -> None:
             standard_streams(patient=which == ["train"], exact=which == ["sample"]),
             joined() as processes,
         ):
-            processes.others_wait()
-            command = parse(sys.argv[1:])
-            status = command(processes) if isinstance(command, Train) else command()
+            if processes.first:
+                command = parse(sys.argv[1:])
+                processes.tell(command)
+            else:
+                command = processes.told()
+            if isinstance(command, Train):
+                status = command(processes)
+            else:
+                status = command() if processes.first else 0
         sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -78,7 +84,7 @@ class Source:
 
     def base(self) -> RunConfig:
         if self.resume and (self.folder() / "config.toml").exists():
-            return read_config(self.folder() / "config.toml", RunConfig())
+            return read_run_config(self.folder())
         preset = PRESETS[self.preset]
         if self.config and not self.config.is_file():
             raise ValueError(f"--config is {self.config}; it must be a file of settings in TOML")
@@ -92,13 +98,16 @@ class Train(Source):
     settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def __call__(self, processes: Processes) -> int:
-        out, settings = self.folder(), self.settings
-        if settings.mine and processes.count > 1:
-            raise ValueError("--mine is for one process: leave out torchrun")
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"--out is {out}; it must be a folder")
-        device = processes.device(choose_device(settings.device))
-        check_training_fits(settings, device, processes.count)
+        settings = self.settings
+        if processes.first:
+            if settings.mine and processes.count > 1:
+                raise ValueError("--mine is for one process: leave out torchrun")
+            out = self.folder()  # its name may hold the time
+            device = processes.device(choose_device(settings.device))
+            check_training_fits(settings, device, processes.count)
+            processes.tell(out)
+        else:
+            out = processes.told()
         try:
             if settings.mine:  # in full precision and uncompiled, as the exercises are
                 settings = replace(
@@ -108,10 +117,11 @@ class Train(Source):
                 together = {} if settings.mine else {"processes": processes}  # yours is alone
                 best = train(settings, out, self.resume, **together)
         except KeyboardInterrupt:
-            processes.others_wait()
             if processes.first:
                 print(f"\nstopped; to go on: {resume_command(out, processes)}", flush=True)
-            processes.others_follow()
+                processes.tell(None)
+            else:
+                processes.told()  # before it has ended, torchrun would end the first too
             return 130
         if processes.first:
             print(f"best validation loss {best:.4f}; see loss.png and samples.md in {out}")
@@ -361,7 +371,7 @@ def beginnings(run: Path, tokenizer: CharTokenizer) -> Sequence[str]:
 
 
 def text_of(run: Path) -> str:
-    return load_text(read_config(run / "config.toml", RunConfig()).corpus)
+    return load_text(read_run_config(run).corpus)
 
 
 def encoded(option: str, prompt: str, tokenizer: CharTokenizer) -> list[int]:

@@ -64,11 +64,11 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> float:
     2. Set every random state by `config.seed`, then build model and tokenizer. From now on the
        run's config has the model's own, with the vocabulary of the text.
     3. Encode the text, as a tensor on the device, and split it. A validation split that is not
-       longer than the context is a ValueError that says so.
+       longer than the context is a ValueError that says so. Of a long one only the first
+       `config.eval_tokens` count.
     4. Move the model to the device and make its optimizer. The batches get a generator of
-       their own, seeded by `config.seed`. All of them and the text make the session.
-    5. Claim the folder, then restore the session from `last/`. There may be none: the run is new,
-       or was cut before its first checkpoint.
+       their own, seeded by `config.seed`. All of them, the text and the config make the session.
+    5. Claim the folder. If that says that there is a checkpoint, restore the session from `last/`.
     6. Take the training steps, compiled or not, from the one where the session stands, with a
        Reporter open. After each, the session learns the number of steps done. At every
        `config.eval_every` steps and at the last one, measure the loss on the validation split

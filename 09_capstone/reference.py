@@ -4,7 +4,7 @@ A run is a folder: `config.toml`, `metrics.jsonl`, the checkpoints `last/` and `
 TensorBoard log, and at the end `loss.png` and `samples.md`.
 """
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,16 @@ import torch
 from tiny_transformer.capstone.report import STRATEGIES, Reporter, speak, write_report
 from tiny_transformer.capstone.session import (
     Session,
+    as_saved,
+    check_settings,
     claim_folder,
     interruptions,
     saved_when_lost,
 )
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
-from tiny_transformer.engineering.config import RunConfig, read_config
+from tiny_transformer.engineering.config import RunConfig, read_run_config
+from tiny_transformer.engineering.expected import check_weights
 from tiny_transformer.engineering.memory import check_model_fits
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
@@ -57,8 +60,10 @@ def train(
         ValueError: if settings, corpus and folder do not fit together, or the loss diverges.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is finished and saved.
     """
-    processes.check(config.train.batch_size, config.train.accumulate)
-    text = load_text(config.corpus)
+    text, state = (None, None) if processes.first else processes.told()
+    if processes.first:
+        processes.check(config.train.batch_size, config.train.accumulate)
+        text = load_text(config.corpus)
     device = processes.device(choose_device(config.device))
     on_gpu = device.type == "cuda"
     bf16 = on_gpu if config.bf16 is None else config.bf16
@@ -76,17 +81,21 @@ def train(
             f"corpus has {len(text)} characters, {len(val_tokens)} of them for validation; a "
             f"context (model.max_len) of {config.model.max_len} needs more: use a longer text"
         )
+    val_tokens = val_tokens[: config.eval_tokens]
     optimizer = make_optimizer(model.to(device), config.train)
     batches = torch.Generator().manual_seed(config.seed)
-    session = Session(model, optimizer, batches, text)
+    session = Session(model, optimizer, batches, text, config)
     if processes.first:
-        claim_folder(out, config, resume)
-    with suppress(FileNotFoundError):  # a new run, or one that was cut before its first checkpoint
-        session.restore(out / "last")
-    if not processes.first:  # dropout of its own; so far all have drawn alike
-        torch.manual_seed(config.seed + processes.rank + processes.count * session.step)
-    processes.others_follow()
-    out = processes.same(out)  # its name may hold the time
+        if claim_folder(out, config, resume):
+            state = session.read(out / "last")
+        processes.tell((text, state))
+    if state is not None:
+        session.take(state)
+    elif not processes.first and (out / "last").exists():
+        raise ValueError(
+            f"{out} has a run on this machine and none on that of the first process: start there "
+            "with --node-rank 0, or move the folder"
+        )
 
     steps = training_steps(
         processes.parallel(torch.compile(model) if compiled else model, config.train.accumulate),
@@ -98,6 +107,7 @@ def train(
         bf16=bf16,
         share=processes.share,
     )
+    steps = processes.steps(steps, batches, config.seed, session.step)
     with (
         matmul_precision(config.matmul_precision, device),
         freed_memory_kept(),
@@ -105,7 +115,7 @@ def train(
         interruptions() as interrupted,
         saved_when_lost(session, out, processes),
     ):
-        for session.step, loss in processes.steps(steps, batches):
+        for session.step, loss in steps:
             loss = processes.mean(loss)
             finished = session.step == config.train.max_steps
             due = finished or session.step % config.eval_every == 0
@@ -161,15 +171,23 @@ def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
     """
     if not (run / "config.toml").exists():
         raise FileNotFoundError(f"no run at {run}: train one with tiny-transformer train")
-    config = read_config(run / "config.toml", RunConfig())
+    config = read_run_config(run)
     try:
         check_model_fits(config)
     except ValueError as error:
         raise ValueError(f"{run / 'config.toml'}: {error}") from None
     try:
-        state = load_checkpoint(run / "best")
+        path, state = run / "best", load_checkpoint(run / "best")
     except FileNotFoundError:  # interrupted before its first evaluation
-        state = load_checkpoint(run / "last")
-    model, tokenizer = build_model(config.model, state["characters"])
+        path, state = run / "last", load_checkpoint(run / "last")
+    check_settings(state, as_saved(config), path, only="model.")
+    characters = state.get("characters")
+    if not isinstance(characters, str) or list(characters) != sorted(set(characters)):
+        raise ValueError(f"{path / 'state.json'}: characters is {characters!r}, no vocabulary")
+    try:
+        model, tokenizer = build_model(config.model, characters)
+        check_weights(state["model"], model)
+    except ValueError as error:
+        raise ValueError(f"{path} is not of this run: {error}") from None
     model.load_state_dict(state["model"])
     return model.eval(), tokenizer

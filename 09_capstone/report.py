@@ -15,10 +15,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tiny_transformer.capstone.session import Session
+from tiny_transformer.capstone.session import Session, let_go
 from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.embeddings.reference import CharTokenizer
-from tiny_transformer.engineering.config import RunConfig
+from tiny_transformer.engineering.config import RunConfig, read_run_config
+from tiny_transformer.engineering.expected import check_like
 from tiny_transformer.engineering.reference import MetricsLog, naming
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
@@ -45,6 +46,7 @@ class Reporter(ExitStack):
 
     def __init__(self, out: Path, config: RunConfig, session: Session):
         super().__init__()
+        self.callback(let_go, out)
         self.session = session
         self.log_every = config.log_every
         self.vocab_size = config.model.vocab_size
@@ -52,7 +54,9 @@ class Reporter(ExitStack):
         self.untold: list[str] = []
         self.tokens_per_step = config.train.batch_size * config.model.max_len
         self.log = MetricsLog(out / "metrics.jsonl")
+        read_records(self.log)  # whatever cannot be right is said before anything is forgotten
         self.log.rewind(session.step)
+        self.records = self.log.read()
         self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
         self.enter_context(standard_streams(patient=True))
         print(f"run folder: {out}", flush=True)
@@ -98,16 +102,17 @@ class Reporter(ExitStack):
             "train_loss": train_loss,
             **evaluation,
         }
+        self.records.append(record)
         if evaluation or step == 1 or not math.isfinite(train_loss):
-            self.comment([*self.log.read(), record])
+            self.comment()
         self.log.append(record)
         for name in record.keys() & {"train_loss", "val_loss"}:
             self.board.add(name, record[name], step)
         self.bar.set_postfix(loss=train_loss, val=self.session.val_loss, refresh=False)
 
-    def comment(self, records: list[dict]) -> None:
+    def comment(self) -> None:
         """Say once of each strange thing about the run what it usually means."""
-        strange = explain_curve(records, self.vocab_size)
+        strange = explain_curve(self.records, self.vocab_size)
         if "not finite" in strange:
             raise ValueError(strange["not finite"])
         for name in strange.keys() - self.said:
@@ -157,15 +162,40 @@ def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
 
 def write_report(out: Path) -> None:
     """Draw `loss.png` and write `samples.md` from the metrics of a run."""
-    records = MetricsLog(out / "metrics.jsonl").read()
+    records = read_records(MetricsLog(out / "metrics.jsonl"))
     draw_losses(records, out / "loss.png")
     page = ["# How it learned to speak"]
+    if (most := read_run_config(out).eval_tokens) is not None:
+        page.append(f"Losses are on the validation split, on its first {most:,} tokens at most.")
     for record in records:
         if "val_loss" in record:
             page.append(f"## Step {record['step']}, validation loss {record['val_loss']:.4f}")
             page.append(f"```text\n{record['sample']}\n```")
     with naming(out / "samples.md"):
         (out / "samples.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+
+
+def read_records(log: MetricsLog) -> list[dict[str, Any]]:
+    """The records of a run's metrics.
+
+    Raises:
+        ValueError: names the record that is none of a run's.
+    """
+    records = log.read()
+    for number, record in enumerate(records, 1):
+        evaluated = "val_loss" in record
+        try:
+            check_like(record.get("step"), 0, "step")
+            check_like(record.get("train_loss"), 0.0, "train_loss")
+            if evaluated:
+                check_like(record["val_loss"], 0.0, "val_loss")
+            if evaluated and not isinstance(record.get("sample"), str):
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                f"{log.path}, line {number}, lacks a step or a loss: delete that line"
+            ) from None
+    return records
 
 
 def draw_losses(records: list[dict], path: Path) -> None:

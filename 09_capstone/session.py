@@ -1,11 +1,15 @@
 """What a run is while it trains: its state, which its checkpoints hold, its folder, and Ctrl-C."""
 
 import hashlib
+import json
+import math
+import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -13,21 +17,41 @@ from typing import Any
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 
-from tiny_transformer.engineering.config import RunConfig, read_config, write_config
+from tiny_transformer.engineering.config import RunConfig, read_run_config, write_config
+from tiny_transformer.engineering.expected import (
+    check_like,
+    check_optimizer,
+    check_weights,
+    described,
+    first_not_finite,
+)
 from tiny_transformer.engineering.processes import Processes, ProcessLost
 from tiny_transformer.engineering.reference import (
+    FILES,
+    MetricsLog,
+    check_random_states,
     keep_best,
     load_checkpoint,
     random_states,
     restore_random_states,
     save_checkpoint,
 )
+from tiny_transformer.setup.limits import check_number
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.training.curves import not_finite
+
+LOCK = ".lock"  # in a run folder; the system unlocks it when the process is gone, however it went
+BEGUN = {LOCK, "config.toml", "config.toml.new", "tensorboard"}  # all there is before a first step
+HELD: dict[Path, FileLock] = {}  # the folders into which this process trains
 
 
 class Session:
-    """Everything that changes from step to step, and the text that it was learned from."""
+    """Everything that changes from step to step, and the text that it was learned from.
+
+    With the settings of the run its checkpoints know what they were made with.
+    """
 
     def __init__(
         self,
@@ -35,16 +59,29 @@ class Session:
         optimizer: torch.optim.Optimizer,
         batches: torch.Generator,
         text: str,
+        config: RunConfig | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
         self.batches = batches
         self.characters = "".join(sorted(set(text)))
         self.corpus = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        self.settings = None if config is None else as_saved(config)
         self.step = 0
-        self.val_loss: float | None = None  # of the last evaluation
+        self.evaluated: float | None = None
         self.best_loss: float | None = None
         self.seconds_before = 0.0  # in the processes that this run was resumed from
+
+    @property
+    def val_loss(self) -> float | None:
+        """Of the last evaluation. One that is not finite ends the run, with a ValueError."""
+        return self.evaluated
+
+    @val_loss.setter
+    def val_loss(self, loss: float | None) -> None:
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError(not_finite(self.step))
+        self.evaluated = loss
 
     @property
     def seconds(self) -> float:
@@ -65,26 +102,83 @@ class Session:
         self.save(out / "last")
 
     def save(self, path: Path) -> None:
-        save_checkpoint(
-            path,
-            {
-                "step": self.step,
-                "val_loss": self.val_loss,
-                "best_loss": self.best_loss,
-                "seconds": self.seconds,
-                "corpus": self.corpus,
-                "characters": self.characters,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "batches": self.batches.get_state(),
-                "random": random_states(),
-            },
-        )
+        """Write a checkpoint, unless its numbers are none: those would take the place of good ones.
+
+        Raises:
+            ValueError: if a weight or an average of the optimizer is not finite.
+        """
+        state = self.state()
+        for part in ("model", "optimizer"):
+            if broken := first_not_finite(state[part], part):
+                raise ValueError(
+                    f"{broken} is not finite after step {self.step}, so this state is not saved "
+                    f"and {path} stays as it was; lower the learning rate, or go on from what was "
+                    "saved before, with --resume"
+                )
+        save_checkpoint(path, state)
+
+    def state(self) -> dict[str, Any]:
+        state = {
+            "step": self.step,
+            "val_loss": self.val_loss,
+            "best_loss": self.best_loss,
+            "seconds": self.seconds,
+            "corpus": self.corpus,
+            "characters": self.characters,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "batches": self.batches.get_state(),
+            "random": random_states(),
+        }
+        return state if self.settings is None else {**state, "settings": self.settings}
 
     def restore(self, path: Path) -> None:
-        state = load_checkpoint(path)
+        """Go on from a checkpoint: `take` what was `read`."""
+        self.take(self.read(path))
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """A checkpoint of this very run; all that it holds is checked before any of it is used.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: names the file and the entry that cannot be this run's.
+        """
+        try:
+            state = load_checkpoint(path)
+            for name in self.state().keys() - {"settings"}:  # unknown to older checkpoints
+                if name not in state:
+                    raise ValueError(f"{path / 'state.json'} has no {name}")
+        except ValueError as error:
+            raise ValueError(f"{error}{way_out(path)}") from None
         if state["corpus"] != self.corpus:
             raise ValueError(f"corpus is not the text that {path} was trained on")
+        check_settings(state, self.settings or {}, path)
+        try:
+            self.check(state)
+        except ValueError as error:
+            raise ValueError(f"{path} is not of this run: {error}{way_out(path)}") from None
+        return state
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        last = (self.settings or {}).get("train.max_steps")
+        for name, bounds in (("step", {"least": 0, "most": last}), ("seconds", {"least": 0})):
+            check_like(state[name], 0 if name == "step" else 0.0, name)
+            check_number(f"state.json: {name}", state[name], **bounds)
+        for name in ("val_loss", "best_loss"):
+            if state[name] is not None or state["step"] == last:
+                check_like(state[name], 0.0, name)
+        check_like(state["characters"], self.characters, "characters")
+        check_weights(state["model"], self.model)
+        check_like(state["model"], self.model.state_dict(), "model")  # of the same floats too
+        check_optimizer(state["optimizer"], self.model, self.optimizer, state["step"])
+        check_like(state["batches"], self.batches.get_state(), "batches")
+        try:
+            torch.Generator().set_state(state["batches"])
+        except RuntimeError:
+            raise ValueError("state.safetensors: batches is no state of a generator") from None
+        check_random_states(state["random"])
+
+    def take(self, state: Mapping[str, Any]) -> None:
         self.seconds_before = state["seconds"]
         for name in ("step", "val_loss", "best_loss"):
             setattr(self, name, state[name])
@@ -94,31 +188,121 @@ class Session:
         restore_random_states(state["random"])
 
 
-def claim_folder(out: Path, config: RunConfig, resume: bool) -> None:
-    """Make the run folder, or see that the run in it is this one and may go on.
+def as_saved(config: RunConfig) -> dict[str, Any]:
+    """Settings under dotted names, as they come back from a checkpoint."""
+    return json.loads(json.dumps(flatten(asdict(config))))
+
+
+def check_settings(
+    state: Mapping[str, Any], now: Mapping[str, Any], path: Path, only: str = ""
+) -> None:
+    """See that a checkpoint was made with these settings, where it knows those it was made with.
+
+    `only` is how the names of those that count begin.
+    """
+    then = state.get("settings", {})
+    if not isinstance(then, Mapping):
+        raise ValueError(f"{path / 'state.json'}: settings is {described(then)}, and no table")
+    for name in (name for name in now if name in then and name.startswith(only)):
+        if repr(then[name]) != repr(now[name]):
+            raise ValueError(
+                f"{name} is {described(now[name])}, but {path} was made with "
+                f"{described(then[name])}; put that back into config.toml"
+            )
+
+
+def way_out(path: Path) -> str:
+    """How to go on where `last/` cannot be used."""
+    best = path.with_name("best")
+    if path.name != "last" or not best.is_dir():
+        return ""
+    return f"; to go on from {best}, copy it into the place of {path}"
+
+
+def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
+    """Make the run folder, or see that the run in it is this one and may go on; then hold it.
+
+    Says whether there is a checkpoint to go on from. No other process can claim the folder until
+    the run in it has ended.
 
     Raises:
-        ValueError: if the folder holds anything else, or the settings differ from the run's.
+        ValueError: if the folder holds anything else, the settings differ from the run's, what was
+            trained cannot be gone on from, or another process trains into it.
     """
-    file = out / "config.toml"
-    if not file.exists():
-        # A kill while the settings were written leaves nothing but config.toml.new.
-        if out.exists() and any(path.name != "config.toml.new" for path in out.iterdir()):
-            raise ValueError(f"out is {out}, which holds other things; choose a new folder")
-        if resume:
-            print(f"nothing to resume in {out}: starting from the beginning")
-        out.mkdir(parents=True, exist_ok=True)
-        write_config(file, config)
-    elif not resume:
-        raise ValueError(f"out is {out}, which holds a run; add --resume, or choose a new folder")
-    else:
-        then, now = flatten(asdict(read_config(file, RunConfig()))), flatten(asdict(config))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out is {out}, which is a file; choose a new folder")
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if "config.toml" not in names and (others := names - BEGUN):
+        if others & {"last", "best", "checkpoints", "metrics.jsonl"}:
+            raise ValueError(f"out is {out}, a run whose config.toml is missing; put it back first")
+        raise ValueError(f"out is {out}, which holds other things; choose a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    hold(out)
+    try:
+        known = (out / "config.toml").exists()
+        if not known or (names <= BEGUN and not resume):
+            if resume:
+                print(f"nothing to resume in {out}: starting from the beginning")
+            write_config(out / "config.toml", config)
+            return False
+        if not resume:
+            raise ValueError(
+                f"out is {out}, which holds a run; add --resume, or choose a new folder"
+            )
+        then, now = flatten(asdict(read_run_config(out))), flatten(asdict(config))
         for name in then:
             if then[name] != now[name]:
                 raise ValueError(
                     f"{name} is {now[name]!r}, but {out} was started with {then[name]!r}; "
                     "a resumed run keeps its settings"
                 )
+        if (out / "last").is_dir() or (out / "last.old").is_dir():
+            clear_leftovers(out)
+            return True
+        refuse_to_start_over(out)
+        print(f"nothing was saved in {out} yet: starting from the beginning")
+        return False
+    except BaseException:
+        let_go(out)
+        raise
+
+
+def refuse_to_start_over(out: Path) -> None:
+    """A run without `last/` may start again only if nothing that it was for would be lost."""
+    if os.path.lexists(out / "last"):
+        raise ValueError(f"{out / 'last'} is no folder, so there is nothing to go on from")
+    saved = [out / "best", *sorted(out.glob("checkpoints/step-*"))]
+    if found := [path for path in saved if path.exists()]:
+        raise ValueError(
+            f"{out} has no last/ to go on from; put it back, or go on from {found[0].name}/: copy "
+            f"{found[0]} to {out / 'last'}"
+        )
+    if any("val_loss" in record for record in MetricsLog(out / "metrics.jsonl").read()):
+        raise ValueError(f"{out} has evaluations in metrics.jsonl, but no last/ to go on from")
+
+
+def clear_leftovers(out: Path) -> None:
+    """Delete what a kill left of numbered checkpoints, half written or half deleted."""
+    for path in out.glob("checkpoints/step-*"):
+        if path.suffix in (".new", ".old") or not all((path / name).exists() for name in FILES):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def hold(out: Path) -> None:
+    lock = HELD.setdefault(out.resolve(), FileLock(out / LOCK))
+    with suppress(NotImplementedError):  # some network drives know no locks
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"out is {out}, into which another process trains; wait until it is done, or stop "
+                "it first"
+            ) from None
+
+
+def let_go(out: Path) -> None:
+    if lock := HELD.pop(out.resolve(), None):
+        lock.release(force=True)
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

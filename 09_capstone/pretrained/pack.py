@@ -12,7 +12,7 @@ import torch
 
 from tiny_transformer.capstone.reference import gallery, load_run
 from tiny_transformer.data.corpus import load_text
-from tiny_transformer.engineering.config import RunConfig, read_config
+from tiny_transformer.engineering.config import read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.tiny_lm.reference import count_parameters
 from tiny_transformer.training.reference import evaluate, perplexity, split_corpus
@@ -49,16 +49,16 @@ for name in ("config.toml", "metrics.jsonl"):
     shutil.copy(run / name, box / name)
 state = load_checkpoint(run / "best")
 weights = {name: weight.bfloat16() for name, weight in state["model"].items()}
-kept = {name: state[name] for name in ("step", "characters", "corpus")}
+kept = {name: state[name] for name in ("step", "characters", "corpus", "settings") if name in state}
 save_checkpoint(box / "best", {"model": weights, **kept})
 
+config = read_run_config(box)
 model, tokenizer = load_run(box)  # as they come out of the file
 _, val_tokens = split_corpus(torch.tensor(tokenizer.encode(load_text(None))))
-val_loss = evaluate(model, val_tokens)
+val_loss = evaluate(model, val_tokens[: config.eval_tokens])
 save_checkpoint(box / "best", {"model": weights, "val_loss": val_loss, **kept})
 print(f"validation loss {state['val_loss']:.4f}, as packed {val_loss:.4f}")
 
-config = read_config(box / "config.toml", RunConfig())
 _, _, samples = gallery(model, tokenizer, ["ROMEO:", "To be, or not to be"]).split("\n\n", 2)
 card = CARD.format(
     parameters=count_parameters(config.model),

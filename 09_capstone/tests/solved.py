@@ -53,16 +53,14 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> float:
     tr, va = split_corpus(ids)
     if len(va) <= config.model.max_len:
         raise ValueError("corpus too short for the context")
+    va = va[: config.eval_tokens]
     model.to(device)
     opt = make_optimizer(model, config.train)
     gen = torch.Generator()
     gen.manual_seed(config.seed)
-    session = Session(model, opt, gen, text)
-    claim_folder(out, config, resume)
-    try:
+    session = Session(model, opt, gen, text, config)
+    if claim_folder(out, config, resume):
         session.restore(out / "last")
-    except FileNotFoundError:
-        pass
     bf16 = gpu if config.bf16 is None else config.bf16
     comp = gpu if config.compile is None else config.compile
     with Reporter(out, config, session) as rep, interruptions() as hit:
