@@ -347,7 +347,7 @@ def chosen(run: Path | None) -> Path:
     if run is None:
         return newest_run()
     if not (run / "config.toml").exists():
-        raise ValueError(f"--run is {run}; there is no run at it: tiny-transformer train makes one")
+        raise ValueError(f"--run: no run at {run}; tiny-transformer train makes one")
     return run
 
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import torch
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tiny_transformer.embeddings.reference import CharTokenizer
-from tiny_transformer.engineering.reference import override
+from tiny_transformer.engineering.reference import naming, override
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, in_evaluation
 
 CLASSIC = {  # GPT-2 has nothing else
@@ -89,9 +90,11 @@ def export_hf(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path) -> 
     config = {theirs: getattr(model.config, ours) for theirs, (ours, _) in SETTINGS.items()}
     config |= FIXED | {"architectures": ["GPT2LMHeadModel"]}
     config |= {"bos_token_id": None, "eos_token_id": None}  # a text of ours has no ends
-    start_folder(model, tokenizer, out, "`GPT2LMHeadModel.from_pretrained` loads it.")
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    safetensors.torch.save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    with new_folder(out) as new:
+        describe(model, tokenizer, new, "`GPT2LMHeadModel.from_pretrained` loads it.")
+        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+        (new / "model.safetensors").write_bytes(weights)
 
 
 def export_onnx(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path) -> None:
@@ -116,8 +119,9 @@ def export_onnx(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path) -
             dynamic_shapes=({0: "B", 1: "T"},),
             verbose=False,
         )
-    start_folder(model, tokenizer, out, "`onnxruntime` runs `model.onnx`.")
-    program.save(out / "model.onnx")
+    with new_folder(out) as new:
+        describe(model, tokenizer, new, "`onnxruntime` runs `model.onnx`.")
+        program.save(new / "model.onnx")
 
 
 def load_gpt2(folder: Path | str) -> TinyTransformerLM:
@@ -227,11 +231,23 @@ def must_be_free(out: Path) -> None:
         raise ValueError(f"out is {out}, which holds other things; choose a new folder")
 
 
-def start_folder(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path, what: str) -> None:
-    """Make the folder, with what a reader needs to turn text into ids."""
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which then takes the name `out`: all of it is there, or nothing."""
     must_be_free(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with naming(out), TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as beside:
+        new = Path(beside, out.name)
+        new.mkdir()
+        yield new
+        if out.exists():
+            out.rmdir()  # it is empty
+        new.rename(out)
+
+
+def describe(model: TinyTransformerLM, tokenizer: CharTokenizer, folder: Path, what: str) -> None:
+    """Write what a reader needs to turn text into ids."""
     about = ABOUT.format(what=what, max_len=model.config.max_len, size=tokenizer.vocab_size)
-    (out / "README.md").write_text(about, encoding="utf-8")
+    (folder / "README.md").write_text(about, encoding="utf-8")
     characters = json.dumps(tokenizer.characters, ensure_ascii=False)
-    (out / "characters.json").write_text(characters + "\n", encoding="utf-8")
+    (folder / "characters.json").write_text(characters + "\n", encoding="utf-8")

@@ -371,22 +371,6 @@ class TestVerify:
         assert re.search("FAILED +validation loss", capsys.readouterr().out)
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `tiny-transformer ARGS`; gives exit status, standard output and standard error."""
-
-    def run_command(*args) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tiny-transformer", *map(str, args)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        out, err = capsys.readouterr()
-        if isinstance(exit.value.code, str):  # Python prints it and exits with 1
-            return 1, out, err + exit.value.code
-        return exit.value.code, out, err
-
-    return run_command
-
-
 class TestCommandLine:
     def test_train_and_sample(self, command, corpus, tmp_path):
         out = tmp_path / "run"
@@ -438,20 +422,20 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         "args, sentence",
         [
-            (["sample", "--run", "RUN", "--prompt", "Zeus"], "prompt: .*'Z' at position 0"),
-            (["sample", "--run", "RUN", "--prompt", ""], "prompt is empty"),
-            (["sample", "--run", "RUN", "--prompt", "a", "--temperature", "-1"], "temperature"),
-            (["sample", "--run", "RUN", "--prompt", "a", "--tokens", "-1"], "max_new_tokens is -1"),
-            (["sample", "--run", "RUN", "--prompt", "a", "--top-p", "2"], "p is 2"),
+            (["sample", "--run", "RUN", "--prompt", "Zeus"], "--prompt: .*'Z' at position 0"),
+            (["sample", "--run", "RUN", "--prompt", ""], "--prompt is empty"),
+            (["sample", "--run", "RUN", "--prompt", "a", "--temperature", "-1"], "--temperature"),
+            (["sample", "--run", "RUN", "--prompt", "a", "--tokens", "-1"], "--tokens is -1"),
+            (["sample", "--run", "RUN", "--prompt", "a", "--top-p", "2"], "--top-p is 2"),
             (["sample", "--run", "NOWHERE"], "no run at"),
             (["train", "--out", "RUN"], "add --resume"),
             (["train", "--corpus", "NOWHERE"], "NOWHERE"),
             (["train", "--model.max-len", "5000"], "model.max_len. of 5000"),
-            (["train", "--device", "tpu"], "device is 'tpu'"),
+            (["train", "--device", "tpu"], "--device is 'tpu'"),
             (["train", "--config", "BAD"], "did you mean 'max_steps'"),
             (["train", "--train.max-stepz", "5"], "train.max-stepz"),
             (["train", "--train.max-steps", "many"], "train.max-steps"),
-            (["train", "--model.n-heads", "3"], "n_heads is 3"),
+            (["train", "--model.n-heads", "3"], "--model.n-heads is 3"),
             (["verify", "--run", "CUT"], "FAILED .*damaged"),
         ],
     )

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tiny_transformer.capstone import cli
 from tiny_transformer.capstone.interchange import export_hf, export_onnx, load_gpt2
 from tiny_transformer.capstone.mine import swapped
 from tiny_transformer.embeddings.reference import CharTokenizer
@@ -276,17 +275,12 @@ class TestExportOnnx:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def export(command):
     """Runs `tiny-transformer export ARGS`; gives exit status and all that was printed."""
 
     def run_command(*args) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["tiny-transformer", "export", *map(str, args)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        printed = " ".join("".join(capsys.readouterr()).replace("\u2502", " ").split())
-        if isinstance(exit.value.code, str):  # Python prints it and exits with 1
-            return 1, printed + exit.value.code
-        return exit.value.code, printed
+        status, *printed = command("export", *args)
+        return status, " ".join("".join(printed).replace("\u2502", " ").split())
 
     return run_command
 
@@ -306,19 +300,17 @@ def run(tmp_path):
 
 
 class TestCommandLine:
-    def test_a_run_becomes_a_folder_that_load_gpt2_reads(self, command, run, tmp_path):
+    def test_a_run_becomes_a_folder_that_load_gpt2_reads(self, export, run, tmp_path):
         out = tmp_path / "out"
-        status, printed = command("--run", run(CLASSIC), "--to", "hf", "--out", out)
+        status, printed = export("--run", run(CLASSIC), "--to", "hf", "--out", out)
         assert status == 0 and str(out) in printed
         tokens = random_tokens(CLASSIC, (2, 5))
         assert torch.equal(load_gpt2(out)(tokens), random_model(CLASSIC)(tokens))
 
-    def test_a_run_becomes_a_graph(self, command, run, tmp_path):
+    def test_a_run_becomes_a_graph(self, export, run, tmp_path):
         pytest.importorskip("onnxscript", reason=DEV)
         out = tmp_path / "out"
-        assert (
-            command("--run", run(replace(ROPE, n_layers=1)), "--to", "onnx", "--out", out)[0] == 0
-        )
+        assert export("--run", run(replace(ROPE, n_layers=1)), "--to", "onnx", "--out", out)[0] == 0
         assert {path.name for path in out.iterdir()} == {
             "README.md",
             "characters.json",
@@ -334,14 +326,14 @@ class TestCommandLine:
             (["--to", "onnx"], "--out"),
         ],
     )
-    def test_a_mistake_is_one_sentence(self, command, run, tmp_path, monkeypatch, args, sentence):
+    def test_a_mistake_is_one_sentence(self, export, run, tmp_path, monkeypatch, args, sentence):
         monkeypatch.chdir(tmp_path)
-        status, printed = command("--run", run(ROPE), *args)
+        status, printed = export("--run", run(ROPE), *args)
         assert status != 0 and sentence in printed and "Traceback" not in printed
         assert not (tmp_path / "OUT").exists()
 
-    def test_a_full_folder_is_refused_in_a_sentence(self, command, run, tmp_path):
+    def test_a_full_folder_is_refused_in_a_sentence(self, export, run, tmp_path):
         folder = run(CLASSIC)
-        status, printed = command("--run", folder, "--to", "hf", "--out", folder)
+        status, printed = export("--run", folder, "--to", "hf", "--out", folder)
         assert status == 1 and "choose a new folder" in printed
         assert not (folder / "model.safetensors").exists()

@@ -1,0 +1,23 @@
+"""What the tests of the command line share."""
+
+import sys
+
+import pytest
+
+from tiny_transformer.capstone import cli
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `tiny-transformer ARGS`; gives exit status, standard output and standard error."""
+
+    def run_command(*args) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tiny-transformer", *map(str, args)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        if isinstance(exit.value.code, str):  # Python prints it and exits with 1
+            return 1, out, err + exit.value.code
+        return exit.value.code, out, err
+
+    return run_command
