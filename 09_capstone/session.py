@@ -357,7 +357,10 @@ def saved_when_lost(session: Session, out: Path, processes: Processes) -> Iterat
 
 
 def resume_command(out: Path, processes: Processes) -> str:
-    program = "tiny-transformer"
-    if processes.count > 1:
-        program = f"torchrun --nproc-per-node {processes.count} -m tiny_transformer.capstone"
-    return f"{program} train --out {out} --resume"
+    arguments = f"train --out {out} --resume"
+    if processes.count == 1:
+        return f"tiny-transformer {arguments}"
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    if here < processes.count:
+        return f"the same torchrun on every machine, with {arguments}"
+    return f"torchrun --nproc-per-node {here} -m tiny_transformer.capstone {arguments}"
