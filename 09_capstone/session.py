@@ -93,9 +93,10 @@ class Session:
 
         `last/` comes after the others: a kill in between repeats them and loses nothing.
         """
-        if self.best_loss is None or self.val_loss < self.best_loss:
+        best = out / "best"
+        if self.best_loss is None or self.val_loss < self.best_loss or not has_checkpoint(best):
             self.best_loss = self.val_loss
-            self.save(out / "best")
+            self.save(best)
         if keep:
             self.save(out / "checkpoints" / f"step-{self.step:06}")
             keep_best(out / "checkpoints", keep)
@@ -256,7 +257,7 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
                     f"{name} is {now[name]!r}, but {out} was started with {then[name]!r}; "
                     "a resumed run keeps its settings"
                 )
-        if (out / "last").is_dir() or (out / "last.old").is_dir():
+        if has_checkpoint(out / "last"):
             clear_leftovers(out)
             return True
         refuse_to_start_over(out)
@@ -265,6 +266,10 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
     except BaseException:
         let_go(out)
         raise
+
+
+def has_checkpoint(path: Path) -> bool:
+    return path.is_dir() or path.with_name(path.name + ".old").is_dir()  # as a kill may leave it
 
 
 def refuse_to_start_over(out: Path) -> None:
