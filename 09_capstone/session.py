@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
+from errno import ENOLCK, ENOSYS, ENOTSUP
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -295,14 +296,15 @@ def clear_leftovers(out: Path) -> None:
 
 def hold(out: Path) -> None:
     lock = HELD.setdefault(out.resolve(), FileLock(out / LOCK))
-    with suppress(NotImplementedError):  # some network drives know no locks
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"out is {out}, into which another process trains; wait until it is done, or stop "
-                "it first"
-            ) from None
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"out is {out}, into which another process trains; wait until it is done, or stop it"
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", ENOSYS) not in (ENOSYS, ENOTSUP, ENOLCK):
+            raise  # else the drive, most likely on a network, knows no locks
 
 
 def let_go(out: Path) -> None:
