@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
+from errno import ENOLCK, ENOSYS, ENOTSUP
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -93,9 +94,10 @@ class Session:
 
         `last/` comes after the others: a kill in between repeats them and loses nothing.
         """
-        if self.best_loss is None or self.val_loss < self.best_loss:
+        best = out / "best"
+        if self.best_loss is None or self.val_loss < self.best_loss or not has_checkpoint(best):
             self.best_loss = self.val_loss
-            self.save(out / "best")
+            self.save(best)
         if keep:
             self.save(out / "checkpoints" / f"step-{self.step:06}")
             keep_best(out / "checkpoints", keep)
@@ -256,7 +258,7 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
                     f"{name} is {now[name]!r}, but {out} was started with {then[name]!r}; "
                     "a resumed run keeps its settings"
                 )
-        if (out / "last").is_dir() or (out / "last.old").is_dir():
+        if has_checkpoint(out / "last"):
             clear_leftovers(out)
             return True
         refuse_to_start_over(out)
@@ -265,6 +267,10 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
     except BaseException:
         let_go(out)
         raise
+
+
+def has_checkpoint(path: Path) -> bool:
+    return path.is_dir() or path.with_name(path.name + ".old").is_dir()  # as a kill may leave it
 
 
 def refuse_to_start_over(out: Path) -> None:
@@ -290,14 +296,15 @@ def clear_leftovers(out: Path) -> None:
 
 def hold(out: Path) -> None:
     lock = HELD.setdefault(out.resolve(), FileLock(out / LOCK))
-    with suppress(NotImplementedError):  # some network drives know no locks
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"out is {out}, into which another process trains; wait until it is done, or stop "
-                "it first"
-            ) from None
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"out is {out}, into which another process trains; wait until it is done, or stop it"
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", ENOSYS) not in (ENOSYS, ENOTSUP, ENOLCK):
+            raise  # else the drive, most likely on a network, knows no locks
 
 
 def let_go(out: Path) -> None:
@@ -357,7 +364,10 @@ def saved_when_lost(session: Session, out: Path, processes: Processes) -> Iterat
 
 
 def resume_command(out: Path, processes: Processes) -> str:
-    program = "tiny-transformer"
-    if processes.count > 1:
-        program = f"torchrun --nproc-per-node {processes.count} -m tiny_transformer.capstone"
-    return f"{program} train --out {out} --resume"
+    arguments = f"train --out {out} --resume"
+    if processes.count == 1:
+        return f"tiny-transformer {arguments}"
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    if here < processes.count:
+        return f"the same torchrun on every machine, with {arguments}"
+    return f"torchrun --nproc-per-node {here} -m tiny_transformer.capstone {arguments}"

@@ -16,6 +16,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,10 @@ import torch
 from torch import nn
 
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, write_config
+from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.reference import (
+    MetricsLog,
+    keep_best,
     load_checkpoint,
     override,
     random_states,
@@ -381,6 +385,32 @@ class TestPacked:
         assert sum(isinstance(module, PackedLinear) for module in model.modules()) == 4 * 6 + 1
 
 
+class TestProcesses:
+    def draws(self, rank: int, done: int, until: int) -> list[float]:
+        """What a process of two draws in each step, from the step at which it starts."""
+        torch.manual_seed(done)  # whatever its state is when a run is resumed
+        steps = (torch.rand(1).item() for _ in range(done, until))
+        processes = Processes(rank, count=2)
+        return list(processes.steps(steps, torch.Generator(), seed=7, done=done))
+
+    def test_what_the_others_draw_depends_on_seed_rank_and_step_alone(self):
+        whole = self.draws(1, 0, 6)
+        assert self.draws(1, 3, 6) == whole[3:]
+        assert len({*whole, *self.draws(2, 0, 6)}) == 12
+
+    def test_the_first_goes_on_from_its_own_state(self):
+        torch.manual_seed(3)
+        expected = torch.rand(3).tolist()
+        assert self.draws(0, 3, 6) == expected
+
+    def test_without_torchrun_its_mark_alone_is_one_sentence(self, monkeypatch):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        with pytest.raises(ValueError, match="TORCHELASTIC_RUN_ID is set.*unset it"):
+            with joined():
+                pass
+
+
 @pytest.mark.exercise("seed_everything")
 class TestSeedEverything:
     @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
@@ -618,6 +648,57 @@ class TestTheCheckpointFolder:
         restore_random_states(loaded["random"])
         assert torch.equal(torch.rand(3, device="cuda"), expected)
         assert torch.equal(loaded["model"]["weight"], weight.cpu())
+
+
+class TestStatesOfOtherMachines:
+    """Random states are those of as many GPUs as the machine had, and may be a stranger's."""
+
+    def test_where_there_are_fewer_gpus_the_first_ones_go_on(self, monkeypatch):
+        gpus = [torch.full((16,), i).byte() for i in (1, 2)]
+        states = {**random_states(), "cuda": gpus}
+        taken = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *args: taken.append(args))
+        restore_random_states(states)
+        assert [(state[0].item(), device) for state, device in taken] == [(1, 0)]
+
+    def test_an_apple_gpu_s_state_comes_back(self, monkeypatch):
+        state, taken = torch.arange(16).byte(), []
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+        monkeypatch.setattr(torch.mps, "get_rng_state", lambda: state)
+        monkeypatch.setattr(torch.mps, "set_rng_state", taken.append)
+        restore_random_states(random_states())
+        assert torch.equal(taken[0], state)
+
+    def test_states_from_before_apple_gpus_counted_will_do(self):
+        states = random_states()
+        del states["mps"]
+        restore_random_states(states)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            dict(python=[3, [1, 2], None]),
+            dict(python=[3, [0] * 624 + [625], None]),
+            dict(python=[3, [0] * 624 + [0], "x"]),
+            dict(python=None),
+            dict(numpy=["MT19937", torch.zeros(624, dtype=torch.int64), 10**6, 0, 0.0]),
+            dict(numpy=["MT19937", torch.zeros(9, dtype=torch.int64), 0, 0, 0.0]),
+            dict(numpy=["MT19937", torch.zeros(624, dtype=torch.int64), 0, 0, math.nan]),
+            dict(numpy=["PCG64", torch.zeros(624, dtype=torch.int64), 0, 0, 0.0]),
+            dict(torch=torch.zeros(16).byte()),
+            dict(torch=torch.zeros(5056).byte()),
+            dict(torch=3),
+            dict(cuda=[3]),
+            dict(cuda=None),
+        ],
+    )
+    def test_what_is_no_state_changes_nothing(self, changes):
+        before = random_states()
+        with pytest.raises(ValueError, match="random holds no states of generators"):
+            restore_random_states({**before, **changes})
+        assert same(random_states(), before)
 
 
 def cut_short(file: Path) -> None:
@@ -902,3 +983,42 @@ class TestKeepBest:
 
     def test_an_empty_folder_has_no_best(self, impl, tmp_path):
         assert impl.keep_best(tmp_path, 3) == []
+
+
+class TestTheBestOfDamagedOnes:
+    @pytest.mark.parametrize("content", ["x", "{}", "[]", '{"val_loss": "low"}', "[" * 100_000])
+    def test_a_loss_that_cannot_be_read_is_the_worst(self, content, tmp_path):
+        for name, loss in (("0", 0.1), ("1", 0.5)):
+            save_checkpoint(tmp_path / name, {"model": {}, "val_loss": loss})
+        (tmp_path / "0" / "state.json").write_text(content, encoding="utf-8")
+        assert keep_best(tmp_path, 2) == [tmp_path / "1", tmp_path / "0"]
+        assert keep_best(tmp_path, 1) == [tmp_path / "1"]
+
+    def test_a_kill_leaves_a_checkpoint_or_a_leftover_and_no_half(self, killer, tmp_path):
+        for name, loss in (("0", 0.1), ("1", 0.5)):
+            save_checkpoint(tmp_path / "all" / name, {"model": {}, "val_loss": loss})
+        folder = tmp_path / "all"
+        for _ in killer.at_each_change(lambda: keep_best(folder, 1), folder):
+            for path in (folder / "0", folder / "1"):
+                assert not path.exists() or load_checkpoint(path)
+            assert keep_best(folder, 1) == [folder / "0"]
+
+
+class TestTheLogOfALongRun:
+    def test_to_append_reads_no_more_than_the_end(self, tmp_path):
+        file = tmp_path / "metrics.jsonl"
+        with file.open("wb") as log:
+            log.seek(2**26)
+            log.write(b"\n")
+        tracemalloc.start()
+        MetricsLog(file).append({"step": 1})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**20
+
+    @pytest.mark.parametrize("line", [b"null", b"[]", b"3", b"x", b"\xff", b"[" * 100_000])
+    def test_a_line_that_is_no_record_is_named(self, line, tmp_path):
+        file = tmp_path / "metrics.jsonl"
+        file.write_bytes(b'{"step": 1}\n' + line + b"\n")
+        with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, is .*delete that line"):
+            MetricsLog(file).read()

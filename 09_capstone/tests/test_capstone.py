@@ -20,7 +20,7 @@ from tiny_transformer.capstone import cli
 from tiny_transformer.capstone.reference import STRATEGIES, load_run, train
 from tiny_transformer.capstone.session import Session
 from tiny_transformer.capstone.verify import verify
-from tiny_transformer.engineering.config import PRESETS, read_config
+from tiny_transformer.engineering.config import PRESETS, read_config, read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training import reference as training
@@ -293,7 +293,7 @@ class TestDeterminism:
         assert process.wait() != 0, "the run was over before it could be killed"
         assert load_checkpoint(killed / "last")["step"] == 20
         for out in (killed, whole):
-            subprocess.run([*train_command, "--out", out, "--resume"], check=True)
+            train(read_run_config(killed), out, resume=True)
         assert weights(killed) == weights(whole)
 
 
@@ -347,6 +347,70 @@ class TestDivergence:
         with pytest.raises(ValueError, match="not finite at step 1: lower the learning rate"):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run" / "last").exists()
+
+    @pytest.mark.parametrize("max_lr", [1e6, 1e30])
+    @pytest.mark.parametrize("log_every, eval_every", [(1000, 6), (1000, 1), (3, 6)])
+    def test_the_loss_is_looked_at_before_anything_is_drawn(
+        self, brief, tmp_path, max_lr, log_every, eval_every
+    ):
+        recipe = replace(brief.train, max_lr=max_lr, max_norm=1e30)
+        config = replace(brief, log_every=log_every, eval_every=eval_every, train=recipe)
+        try:
+            assert math.isfinite(train(config, tmp_path / "run"))
+        except ValueError as error:
+            assert "not finite" in str(error)
+
+    @pytest.mark.parametrize("where", ["weights", "averages"])
+    def test_what_is_no_number_is_not_saved_over_what_is(self, brief, tmp_path, monkeypatch, where):
+        """A gradient that turns NaN between evaluations, and a signal before the next one."""
+        original, taken = training.train_step, []
+
+        def train_step(model, optimizer, *args):
+            loss = original(model, optimizer, *args)
+            taken.append(loss)
+            if len(taken) == 4:
+                weight = next(model.parameters())
+                broken = weight if where == "weights" else optimizer.state[weight]["exp_avg"]
+                broken.data[0] = math.nan
+                os.kill(os.getpid(), signal.SIGTERM)
+            return loss
+
+        out = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "train_step", train_step)
+            with pytest.raises(ValueError, match="is not finite after step 4, so .* is not saved"):
+                train(brief, out)
+        assert load_checkpoint(out / "last")["step"] == 3
+        train(brief, tmp_path / "whole")
+        train(brief, out, resume=True)
+        assert weights(out) == weights(tmp_path / "whole")
+
+
+class TestEvaluatedTokens:
+    """Of a long text only the first so many tokens of the validation split are read."""
+
+    @pytest.fixture(scope="class")
+    def short(self, brief, tmp_path_factory):
+        out = tmp_path_factory.mktemp("short") / "run"
+        return train(replace(brief, eval_tokens=50), out), out
+
+    def test_the_loss_is_that_of_the_part(self, brief, short):
+        model, tokenizer = load_run(short[1])
+        tokens = torch.tensor(tokenizer.encode(Path(brief.corpus).read_text(encoding="utf-8")))
+        assert evaluate(model, split_corpus(tokens)[1][:50]) == pytest.approx(short[0], abs=1e-6)
+
+    def test_report_and_verify_say_which_part(self, short, capsys):
+        page = (short[1] / "samples.md").read_text(encoding="utf-8")
+        assert "on its first 50 tokens at most" in page
+        assert verify(short[1])
+        assert "on 50 tokens" in capsys.readouterr().out
+
+    def test_a_run_that_was_written_without_it_keeps_the_whole(self, brief, short, tmp_path):
+        copy = shutil.copytree(short[1], tmp_path / "run")
+        file = copy / "config.toml"
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("eval_tokens = 50\n", ""), encoding="utf-8")
+        assert read_run_config(copy).eval_tokens is None
 
 
 class TestVerify:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,15 +54,36 @@ def alone(config, tmp_path_factory) -> Path:
     return out
 
 
-def torchrun(*program: object, count: int = 2) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.run(
-        [*command, "--nproc-per-node", str(count), *map(str, program)],
+def start(folder: Path, *options: object) -> subprocess.Popen:
+    """Start torchrun, which works in `folder`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *map(str, options)],
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in conftest.py
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
+
+
+def torchrun(*program: object) -> tuple[int, str]:
+    """Two processes on one machine: exit status and what they printed."""
+    run = start(Path.cwd(), "--standalone", "--nproc-per-node", 2, *program)
+    printed, _ = run.communicate()
+    return run.returncode, printed
+
+
+def two_machines(folders: list[Path], *program: object) -> list[tuple[int, str]]:
+    """A process on each of two machines, which see nothing of each other's folders."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    place = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "localhost")
+    runs = [
+        start(folder, *place, "--master-port", port, "--node-rank", rank, *program)
+        for rank, folder in enumerate(folders)
+    ]
+    printed = [run.communicate()[0] for run in runs]
+    return [(run.returncode, text) for run, text in zip(runs, printed, strict=True)]
 
 
 def options(config: RunConfig, out: Path) -> list[object]:
@@ -89,27 +111,34 @@ def assert_is_the_run(out: Path, whole: Path) -> None:
 
 
 def test_two_processes_train_as_one_does(config, alone, tmp_path):
-    done = torchrun("-m", "tiny_transformer.capstone", *options(config, tmp_path / "run"))
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("best validation loss") == 1
+    status, printed = torchrun(
+        "-m", "tiny_transformer.capstone", *options(config, tmp_path / "run")
+    )
+    assert status == 0, printed
+    assert printed.count("best validation loss") == 1
     assert_is_the_run(tmp_path / "run", alone)
 
 
 def test_a_killed_process_ends_the_run_with_a_checkpoint(config, alone, tmp_path):
     script, out = tmp_path / "script.py", tmp_path / "run"
     script.write_text(SIGNALED, encoding="utf-8")
-    done = torchrun(script, 30, int(signal.SIGKILL), *options(config, out))
-    assert done.returncode != 0
-    assert "process 0 of 2 lost another one after step 29; to go on: torchrun" in done.stdout
-    assert f"-m tiny_transformer.capstone train --out {out} --resume\n" in done.stdout
-    assert "09_capstone" not in done.stdout, "a traceback"
+    status, printed = torchrun(script, 30, int(signal.SIGKILL), *options(config, out))
+    assert status != 0
+    assert "process 0 of 2 lost another one after step 29; to go on: torchrun" in printed
+    assert f"-m tiny_transformer.capstone train --out {out} --resume\n" in printed
+    assert "09_capstone" not in printed, "a traceback"
     assert load_checkpoint(out / "last")["step"] == 29
     train(config, out, resume=True)
     assert_is_the_run(out, alone)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(config, alone, tmp_path, monkeypatch):
-    script, out = tmp_path / "script.py", tmp_path / "run"
+def test_a_run_goes_on_on_two_machines_of_which_one_has_its_folder(
+    config, alone, tmp_path, monkeypatch
+):
+    script, out = tmp_path / "script.py", tmp_path / "one" / "run"
+    machines = [tmp_path / "one", tmp_path / "other"]
+    for machine in machines:
+        machine.mkdir()
     script.write_text(SIGNALED, encoding="utf-8")
     with monkeypatch.context() as patch:
         original, taken = training.get_batch, []
@@ -124,21 +153,23 @@ def test_a_run_goes_on_with_another_number_of_processes(config, alone, tmp_path,
         with pytest.raises(KeyboardInterrupt):
             train(config, out)
     # A signal to one process stops all of them after the same step.
-    done = torchrun(script, 20, int(signal.SIGTERM), "train", "--out", out, "--resume")
-    assert done.returncode != 0
-    assert done.stdout.count("stopped; to go on: torchrun --nproc-per-node 2") == 1
+    command = (script, 20, int(signal.SIGTERM), "train", "--out", "run", "--resume")
+    (status, printed), (of_other, other_printed) = two_machines(machines, *command)
+    assert status != 0 and of_other != 0
+    assert "stopped; to go on: the same torchrun on every machine" in printed
+    assert "to go on" not in other_printed and os.listdir(machines[1]) == []
     assert load_checkpoint(out / "last")["step"] == 60
     train(config, out, resume=True)
     assert_is_the_run(out, alone)
 
 
 def test_a_batch_that_cannot_be_shared_is_one_sentence(config, tmp_path):
-    done = torchrun(
+    status, printed = torchrun(
         *("-m", "tiny_transformer.capstone", *options(config, tmp_path / "run")),
         *("--train.batch-size", 6),
     )
-    assert done.returncode != 0
+    assert status != 0
     sentence = "train.batch_size is 6; 2 processes times train.accumulate 2 must divide it"
-    assert done.stdout.count(sentence) == 1
-    assert "09_capstone" not in done.stdout, "a traceback"
+    assert printed.count(sentence) == 1
+    assert "09_capstone" not in printed, "a traceback"
     assert not (tmp_path / "run").exists()

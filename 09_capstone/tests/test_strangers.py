@@ -136,10 +136,10 @@ def with_another_tensor(chance: random.Random, data: bytes) -> bytes:
 
 
 def forge(folder: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
     sums = b"".join(sum_line(name, data) for name, data in files.items())
-    (folder / "SHA256SUMS").write_bytes(sums)
+    for name, data in {**files, "SHA256SUMS": sums}.items():
+        (folder / name).unlink()  # some disks wait when a file is cut to nothing and written anew
+        (folder / name).write_bytes(data)
 
 
 @pytest.mark.parametrize("run", ["adamw", "muon"], indirect=True)
