@@ -1,8 +1,11 @@
 """The way out, to Hugging Face's `transformers` and to ONNX, and the way in, from a GPT-2."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +124,25 @@ class TestTheFolder:
                 export(random_model(CLASSIC), tokenizer, out)
         assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
         assert (tmp_path / "config.json").read_text(encoding="utf-8") == "mine"
+
+    def test_a_full_disk_is_named_and_leaves_nothing_in_the_way(
+        self, export, tokenizer, tmp_path, monkeypatch
+    ):
+        if export is export_onnx:
+            pytest.importorskip("onnxscript", reason=DEV)
+
+        def write_text(path, *_, **__):
+            path.touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_text", write_text)
+            with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'out'}'"):
+                export(random_model(CLASSIC), tokenizer, tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+        if export is export_hf:  # to draw a graph takes seconds
+            export(random_model(CLASSIC), tokenizer, tmp_path / "out")
+            assert load_gpt2(tmp_path / "out").config == CLASSIC
 
 
 class TestLoadGpt2:
