@@ -483,42 +483,11 @@ class TestCommandLine:
         assert f"tiny-transformer train --out {out} --resume" in printed
         assert command("train", "--out", out, "--resume")[0] == 0
 
-    @pytest.mark.parametrize(
-        "args, sentence",
-        [
-            (["sample", "--run", "RUN", "--prompt", "Zeus"], "--prompt: .*'Z' at position 0"),
-            (["sample", "--run", "RUN", "--prompt", ""], "--prompt is empty"),
-            (["sample", "--run", "RUN", "--prompt", "a", "--temperature", "-1"], "--temperature"),
-            (["sample", "--run", "RUN", "--prompt", "a", "--tokens", "-1"], "--tokens is -1"),
-            (["sample", "--run", "RUN", "--prompt", "a", "--top-p", "2"], "--top-p is 2"),
-            (["sample", "--run", "NOWHERE"], "no run at"),
-            (["train", "--out", "RUN"], "add --resume"),
-            (["train", "--corpus", "NOWHERE"], "NOWHERE"),
-            (["train", "--model.max-len", "5000"], "model.max_len. of 5000"),
-            (["train", "--device", "tpu"], "--device is 'tpu'"),
-            (["train", "--config", "BAD"], "did you mean 'max_steps'"),
-            (["train", "--train.max-stepz", "5"], "train.max-stepz"),
-            (["train", "--train.max-steps", "many"], "train.max-steps"),
-            (["train", "--model.n-heads", "3"], "--model.n-heads is 3"),
-            (["verify", "--run", "CUT"], "FAILED .*damaged"),
-        ],
-    )
-    def test_a_mistake_is_one_sentence(
-        self, command, run, corpus, tmp_path, monkeypatch, args, sentence
-    ):
-        monkeypatch.chdir(tmp_path)
-        Path("BAD").write_text("[train]\nmax_stepz = 5\n", encoding="utf-8")
-        shutil.copytree(run, "CUT")
-        os.truncate("CUT/best/model.safetensors", 1000)
-        if args[0] == "train":
-            args = ["train", "--preset", "smoke", *args[1:]]
-            args += [] if "--corpus" in args else ["--corpus", str(corpus)]
-        status, out, err = command(*(str(run) if arg == "RUN" else arg for arg in args))
-        message = " ".join((out + err).replace("\u2502", " ").split())
-        assert status != 0
-        assert re.search(sentence, message)
-        assert "Traceback" not in message
-        assert not Path("runs").exists()
+    def test_a_damaged_run_fails_the_check(self, command, run, tmp_path):
+        shutil.copytree(run, tmp_path / "cut")
+        os.truncate(tmp_path / "cut" / "best" / "model.safetensors", 1000)
+        status, printed, _ = command("verify", "--run", tmp_path / "cut")
+        assert status == 1 and re.search("FAILED .*damaged", printed)
 
     def test_ctrl_c_elsewhere_ends_quietly(self, command, run, monkeypatch):
         def interrupted(*_):
