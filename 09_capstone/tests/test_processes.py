@@ -169,7 +169,7 @@ def test_a_batch_that_cannot_be_shared_is_one_sentence(config, tmp_path):
         *("--train.batch-size", 6),
     )
     assert status != 0
-    sentence = "train.batch_size is 6; 2 processes times train.accumulate 2 must divide it"
+    sentence = "--train.batch-size is 6; 2 processes times train.accumulate 2 must divide it"
     assert printed.count(sentence) == 1
     assert "09_capstone" not in printed, "a traceback"
     assert not (tmp_path / "run").exists()
