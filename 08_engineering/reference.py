@@ -73,9 +73,10 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
 
 def of_type(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, which a file's lists and whole numbers may stand for."""
-    if isinstance(value, list | tuple):
-        value = tuple(as_float(part) if float in get_args(hint) else part for part in value)
-    if hint is float:
+    given = value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, tuple) and float in get_args(hint):
+        value = tuple(map(as_float, value))
+    elif hint is float:
         value = as_float(value)
     try:
         if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
@@ -85,7 +86,7 @@ def of_type(hint: Any, value: Any, name: str) -> Any:
         wanted = f"of type {hint.__name__ if type(hint) is type else hint}"
         if get_origin(hint) is Literal:
             wanted = " or ".join(map(repr, get_args(hint)))
-        raise ValueError(f"{name} is {reprlib.repr(value)}; it must be {wanted}") from None
+        raise ValueError(f"{name} is {reprlib.repr(given)}; it must be {wanted}") from None
 
 
 def as_float(value: Any) -> Any:
