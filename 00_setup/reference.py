@@ -9,8 +9,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.setup.limits import check_number
-
 
 def add_position_bias(x: Tensor, bias: Tensor) -> Tensor:
     """Add one vector per position to every sequence of the batch.
@@ -84,7 +82,6 @@ def sgd_step(params: Iterable[Tensor], lr: float) -> None:
     Parameters without a gradient stay where they are. Without `no_grad`, autograd would
     refuse: the step is not part of the function being differentiated.
     """
-    check_number("lr", lr, least=0)
     for param in params:
         if param.grad is not None:
             param -= lr * param.grad

@@ -88,7 +88,7 @@ class LearnedPositions(nn.Module):
 class ExactTables(nn.Module):
     """A module whose buffers are computed, not learned: they move with it and stay float32.
 
-    In bfloat16, which has 8 significant bits, position 1023 would be position 1024.
+    What .bfloat16() had rounded, .float() would not bring back.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:

@@ -26,6 +26,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from tiny_transformer.setup.device import seed_everything
+from tiny_transformer.setup.limits import check_number
 
 __all__ = [
     "MetricsLog",
@@ -202,8 +203,7 @@ def keep_best(folder: Path | str, n: int) -> list[Path]:
     The best comes first; of equal ones the name that sorts first is the better, and nan is the
     worst. What a kill left of a checkpoint, `NAME.new` or `NAME.old`, does not count as one.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}; it must be at least 1, or nothing is kept")
+    check_number("n", n, least=1, whole=True)  # with 0 nothing would be kept
     losses = {
         file.parent: json.loads(file.read_text(encoding="utf-8"))["val_loss"]
         for file in sorted(Path(folder).glob("*/state.json"))
