@@ -247,10 +247,10 @@ class TestProgress:
     def test_a_run_that_cannot_remember_grades_all_the_same(self, run, pytester, damage):
         cache = pytester.path / ".pytest_cache"
         if damage == "a file for the folder":
-            cache.write_text("")
+            cache.write_bytes(b"")
         elif damage == "[]":
             (cache / "v" / "course").mkdir(parents=True)
-            (cache / "v" / "course" / "results").write_text(damage)
+            (cache / "v" / "course" / "results").write_bytes(damage.encode())
         solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
         result = run(*(["-p", damage] if damage.startswith("no:") else []), exercises=solved)
         assert "1 solved,  0 begun" in self.lines(result)[0]
