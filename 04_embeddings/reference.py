@@ -88,7 +88,7 @@ class LearnedPositions(nn.Module):
 class ExactTables(nn.Module):
     """A module whose buffers are computed, not learned: they move with it and stay float32.
 
-    In bfloat16, which has 8 significant bits, position 1023 would be position 1024.
+    What .bfloat16() had rounded, .float() would not bring back.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -132,8 +132,8 @@ class TransformerEmbedding(ExactTables):
         if self.position is not None:
             x = x + self.position(positions)
         if self.waves is not None:
-            # A slice that ran past max_len would broadcast, and float32 widen what is narrower.
-            x = (x + self.waves[positions]).to(x.dtype)
+            # A slice would run past max_len without a word, and float32 widens what is narrower.
+            x = (x + F.embedding(positions, self.waves)).to(x.dtype)
         return self.dropout(x)
 
 
@@ -162,6 +162,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     i + d_head / 2 (the half-split convention), and turns by positions / 10000^(2i / d_head).
     The product of a query and a key then depends on their distance alone (Su et al. 2021).
     """
+    if positions.shape != x.shape[-2:-1]:
+        raise ValueError(f"positions is {tuple(positions.shape)}; x has {x.size(-2)} positions")
     return apply_rotary(x, *rotary_table(positions, x.size(-1)))
 
 

@@ -201,6 +201,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"targets are {[*targets.shape]}; logits need {[*logits.shape[:-1]]}")
+    if not targets.numel():
+        raise ValueError("targets is empty; a mean loss needs at least one")
     scores = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return (logits.logsumexp(dim=-1) - scores).mean()
 
@@ -265,7 +267,8 @@ def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
 
     Returns the length before. The direction of the step stays (Pascanu et al. 2013).
     """
-    check_number("max_norm", max_norm, above=0)
+    if not max_norm > 0:  # inf is right: nothing is shortened, and the length returned
+        raise ValueError(f"max_norm is {max_norm}; it must be above 0")
     if not (params := list(params)):
         raise ValueError("params is empty; a generator, like model.parameters(), is so once read")
     gradients = [p.grad for p in params if p.grad is not None]

@@ -125,7 +125,7 @@ def sample(
     """
     check_strategy(temperature, top_k, top_p)
     if not logits.amax(dim=-1).isfinite().all():
-        raise ValueError("a row of logits has nan or inf as its highest score; no token can be drawn")
+        raise ValueError("logits has a row whose highest score is nan or inf; none can be drawn")
     if temperature == 0:
         return greedy(logits)
     logits = apply_temperature(logits.float(), temperature)  # chances of 8 bits would not add up

@@ -71,7 +71,10 @@ def generate_ahead(
 
 
 class NGramDraft:
-    """Guesses what followed most often in a text (N,): after the last 5 tokens, else 3, else 1."""
+    """Guesses what followed most often in a text (N,): after the last 5 tokens, else 3, else 1.
+
+    Where so many different tokens make a number too large for 64 bits, it looks at fewer of them.
+    """
 
     def __init__(self, text: Tensor):
         self.base = int(text.max()) + 1

@@ -27,6 +27,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from tiny_transformer.setup.device import seed_everything
+from tiny_transformer.setup.limits import check_number
 
 __all__ = [
     "MetricsLog",
@@ -74,9 +75,10 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
 
 def of_type(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, which a file's lists and whole numbers may stand for."""
-    if isinstance(value, list | tuple):
-        value = tuple(as_float(part) if float in get_args(hint) else part for part in value)
-    if hint is float:
+    given = value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, tuple) and float in get_args(hint):
+        value = tuple(map(as_float, value))
+    elif hint is float:
         value = as_float(value)
     try:
         if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
@@ -86,7 +88,7 @@ def of_type(hint: Any, value: Any, name: str) -> Any:
         wanted = f"of type {hint.__name__ if type(hint) is type else hint}"
         if get_origin(hint) is Literal:
             wanted = " or ".join(map(repr, get_args(hint)))
-        raise ValueError(f"{name} is {reprlib.repr(value)}; it must be {wanted}") from None
+        raise ValueError(f"{name} is {reprlib.repr(given)}; it must be {wanted}") from None
 
 
 def as_float(value: Any) -> Any:
@@ -228,8 +230,7 @@ def keep_best(folder: Path | str, n: int) -> list[Path]:
     The best comes first; of equal ones the name that sorts first is the better, and nan is the
     worst. What a kill left of a checkpoint, `NAME.new` or `NAME.old`, does not count as one.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}; it must be at least 1, or nothing is kept")
+    check_number("n", n, least=1, whole=True)  # with 0 nothing would be kept
     losses = {
         file.parent: loss_in(file)
         for file in sorted(Path(folder).glob("*/state.json"))
