@@ -5,6 +5,8 @@ import random
 import numpy as np
 import torch
 
+from tiny_transformer.setup.limits import LARGEST_SEED, check_number
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" takes cuda, else mps, else cpu.
@@ -27,6 +29,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def seed_everything(seed: int) -> None:
     """Set every random state a run draws from: Python's, NumPy's, and PyTorch's on all devices."""
+    check_number("seed", seed, least=0, most=LARGEST_SEED, whole=True)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

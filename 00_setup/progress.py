@@ -8,9 +8,22 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 RESULTS = Path(".pytest_cache", "v", "course", "results")
+EVERY_ITEM = CollectionCheckStrategy.ALL_ITEMS
+
+
+class Result(TypedDict):
+    """How the tests of an exercise went, the last time that each of them ran."""
+
+    code: str  # the digest of what they ran on
+    tests: dict[str, bool]
+
+
+Results = dict[str, dict[str, Result]]  # folder, name of the exercise
 
 
 @dataclass(frozen=True)
@@ -36,15 +49,19 @@ def folders(root: Path) -> list[str]:
     return [path.parent.name for path in sorted(root.glob("[0-9]*_*/exercises.py"))]
 
 
-def read_results(root: Path) -> dict[str, Any]:
-    """{"01_attention": {"causal_mask": {"code": DIGEST, "tests": {NAME: passed?}}}}"""
+def read_results(root: Path) -> Results:
+    """What is remembered of earlier runs; nothing where the file is missing or holds other things.
+
+    {"01_attention": {"causal_mask": {"code": DIGEST, "tests": {NAME: passed?}}}}
+    """
     try:
-        return json.loads((root / RESULTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        told = json.loads((root / RESULTS).read_text(encoding="utf-8"))
+        return check_type(told, Results, collection_check_strategy=EVERY_ITEM)
+    except (OSError, ValueError, RecursionError, TypeCheckError):
         return {}
 
 
-def read_exercises(root: Path, folder: str, results: dict[str, Any]) -> list[Exercise]:
+def read_exercises(root: Path, folder: str, results: Results) -> list[Exercise]:
     """The exercises of a module, in its order: whatever its tests grade and its file defines.
 
     None where the file is missing or cannot be parsed.
@@ -70,7 +87,7 @@ def read_exercises(root: Path, folder: str, results: dict[str, Any]) -> list[Exe
 def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef]:
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-    except (FileNotFoundError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, RecursionError):
         return {}
     return {
         node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
@@ -88,7 +105,7 @@ def is_stub(node: ast.AST) -> bool:
     )
 
 
-def summary(root: Path, folder: str, results: dict[str, Any]) -> str:
+def summary(root: Path, folder: str, results: Results) -> str:
     """A module in one line: how many exercises are solved and begun, and which comes next."""
     exercises = read_exercises(root, folder, results)
     if not exercises:
@@ -107,8 +124,8 @@ def summary(root: Path, folder: str, results: dict[str, Any]) -> str:
 
 
 def merged(
-    root: Path, results: dict[str, Any], tests: dict[tuple[str, str], dict[str, bool | None]]
-) -> dict[str, Any]:
+    root: Path, results: Results, tests: dict[tuple[str, str], dict[str, bool | None]]
+) -> Results:
     """The results with those of a run: for each exercise its tests, None where one did not run.
 
     Such a test counts as it did before, if the code is still the same.
@@ -132,9 +149,7 @@ def merged(
     return results
 
 
-def to_compare(
-    root: Path, of: list[str], before: dict[str, Any], results: dict[str, Any]
-) -> list[str]:
+def to_compare(root: Path, of: list[str], before: Results, results: Results) -> list[str]:
     """Where the reference solves what this run has found solved, if it was not known before."""
     lines = []
     for folder in of:

@@ -3,6 +3,8 @@
 Shapes: B batch, T positions, d_model width of the residual stream, d_head width of one head.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,8 +41,16 @@ class CharTokenizer:
             ) from None
 
     def decode(self, tokens: list[int] | Tensor) -> str:
-        """The text whose ids are `tokens`, a list or a tensor (T,): the inverse of `encode`."""
-        return "".join(self.characters[token] for token in torch.as_tensor(tokens).tolist())
+        """The text whose ids are `tokens`, a list or a tensor (T,): the inverse of `encode`.
+
+        Raises:
+            ValueError: names the first id that no character has.
+        """
+        tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        for token in tokens:
+            if not 0 <= token < self.vocab_size:  # Python would count -1 from the end
+                raise ValueError(f"tokens has {token}; ids are 0 to {self.vocab_size - 1}")
+        return "".join(self.characters[token] for token in tokens)
 
 
 class TokenEmbedding(nn.Module):
@@ -75,7 +85,21 @@ class LearnedPositions(nn.Module):
         return F.embedding(positions, self.weight)
 
 
-class TransformerEmbedding(nn.Module):
+class ExactTables(nn.Module):
+    """A module whose buffers are computed, not learned: they move with it and stay float32.
+
+    What .bfloat16() had rounded, .float() would not bring back.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        tables = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # what .to(), .half(), .cuda() and their like call
+        for name, table in tables.items():
+            setattr(self, name, table.to(getattr(self, name).device))
+        return self
+
+
+class TransformerEmbedding(ExactTables):
     """What the first block reads: token vectors plus position vectors.
 
     tokens (B, T) -> (B, T, d_model). `positions` is "learned", "sinusoidal", or "rope", which
@@ -108,7 +132,8 @@ class TransformerEmbedding(nn.Module):
         if self.position is not None:
             x = x + self.position(positions)
         if self.waves is not None:
-            x = x + self.waves[positions]  # a slice that ran past max_len would broadcast instead
+            # A slice would run past max_len without a word, and float32 widens what is narrower.
+            x = (x + F.embedding(positions, self.waves)).to(x.dtype)
         return self.dropout(x)
 
 
@@ -137,6 +162,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     i + d_head / 2 (the half-split convention), and turns by positions / 10000^(2i / d_head).
     The product of a query and a key then depends on their distance alone (Su et al. 2021).
     """
+    if positions.shape != x.shape[-2:-1]:
+        raise ValueError(f"positions is {tuple(positions.shape)}; x has {x.size(-2)} positions")
     return apply_rotary(x, *rotary_table(positions, x.size(-1)))
 
 

@@ -3,6 +3,8 @@
 Shapes: B batch, T positions, d_model width of the residual stream, vocab_size characters.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -12,11 +14,13 @@ from torch import Tensor, nn
 
 from tiny_transformer.embeddings.reference import (
     POSITIONS,
+    ExactTables,
     TokenShift,
     TransformerEmbedding,
     apply_rotary,
     rotary_table,
 )
+from tiny_transformer.setup.limits import check_number
 from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
 
 if TYPE_CHECKING:
@@ -52,14 +56,12 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            check_number(name, getattr(self, name), least=1, whole=True)
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"n_heads is {self.n_heads}; it must divide d_model, which is {self.d_model}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        check_number("dropout", self.dropout, least=0, below=1)
         for name, choices in (
             ("norm", NORMS),
             ("positions", POSITIONS),
@@ -77,7 +79,7 @@ class ModelConfig:
         return self.d_model // self.n_heads
 
 
-class TinyTransformerLM(nn.Module):
+class TinyTransformerLM(ExactTables):
     """A decoder-only transformer: tokens (B, T) -> logits (B, T, vocab_size).
 
     The logits at position t score the token at t + 1. With the default configuration this is
@@ -125,6 +127,8 @@ class TinyTransformerLM(nn.Module):
         Raises:
             ValueError: if the sequence is longer than the context, `config.max_len`.
         """
+        if tokens.dim() != 2:
+            raise ValueError(f"tokens is {tuple(tokens.shape)}; it must be (B, T)")
         start = 0 if cache is None else cache.length
         end = start + tokens.size(1)
         if end > self.config.max_len:
@@ -202,8 +206,17 @@ def count_parameters(config: ModelConfig) -> int:
 @torch.no_grad()
 def next_token_distribution(model: nn.Module, tokens: Tensor) -> Tensor:
     """tokens (B, T) -> (B, vocab_size): the probability of every token to come next."""
-    was_training = model.training
+    with in_evaluation(model):
+        return model(tokens)[:, -1].softmax(dim=-1)
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Meanwhile dropout rests. Each part then is in the mode it was in, even after an error."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    logits = model(tokens)
-    model.train(was_training)
-    return logits[:, -1].softmax(dim=-1)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -12,6 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tiny_transformer.setup.limits import check_number
+from tiny_transformer.tiny_lm.reference import in_evaluation
+
 WHOLE = slice(None)
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
@@ -39,16 +42,14 @@ class TrainConfig:
     order: Literal["random", "even"] = "random"  # in which windows of the text are read
 
     def __post_init__(self):
-        for name in ("batch_size", "accumulate", "max_steps", "max_lr", "max_norm", "muon_lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("warmup_steps", "min_lr", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas is {self.betas}; each must be at least 0 and below 1")
-        if not 0 < self.decay_fraction <= 1:
-            raise ValueError(f"decay_fraction is {self.decay_fraction}; it must be in (0, 1]")
+        for name in ("batch_size", "accumulate"):
+            check_number(name, getattr(self, name), least=1, whole=True)
+        for name in ("max_norm", "muon_lr"):
+            check_number(name, getattr(self, name), above=0)
+        check_schedule(self.warmup_steps, self.max_steps, self.max_lr, self.min_lr)
+        check_number("decay_fraction", self.decay_fraction, above=0, most=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_betas(self.betas)
         for name, choices in (
             ("schedule", ("cosine", "wsd")),
             ("optimizer", ("adamw", "muon")),
@@ -127,17 +128,17 @@ def evaluate(model: nn.Module, tokens: Tensor, bf16: bool = False, at_once: int 
     """
     if len(tokens) < 2:
         raise ValueError(f"tokens has {len(tokens)} tokens; a loss needs at least 2")
-    was_training = model.training
-    model.eval()
+    if tokens.dim() != 1:
+        raise ValueError(f"tokens is {tuple(tokens.shape)}; it must be (N,)")
     T, targets, total = model.config.max_len, tokens[1:], 0.0
     rows = max(1, at_once // T)
     # Filled up to whole windows; what the model says about the filling is cut off again.
     windows = nn.functional.pad(tokens[:-1], (0, -len(targets) % T)).view(-1, T)
-    for x, y in zip(windows.split(rows), targets.split(rows * T), strict=True):
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
-            logits = model(x).flatten(0, 1)[: len(y)]  # (B T, vocab_size)
-        total += cross_entropy(logits.float(), y).item() * len(y)
-    model.train(was_training)
+    with in_evaluation(model):
+        for x, y in zip(windows.split(rows), targets.split(rows * T), strict=True):
+            with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
+                logits = model(x).flatten(0, 1)[: len(y)]  # (B T, vocab_size)
+            total += cross_entropy(logits.float(), y).item() * len(y)
     return total / len(targets)
 
 
@@ -146,8 +147,7 @@ def split_corpus(tokens: Tensor, val_fraction: float = 0.1) -> tuple[Tensor, Ten
 
     The cut is in time, not shuffled: neighboring windows overlap, and would leak.
     """
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}; it must be between 0 and 1")
+    check_number("val_fraction", val_fraction, above=0, below=1)
     cut = int(len(tokens) * (1 - val_fraction))
     return tokens[:cut], tokens[cut:]
 
@@ -159,7 +159,8 @@ def get_batch(
 
     Every window is equally likely; a text of no more than `block_size` tokens has none.
     """
-    starts = torch.randint(count_windows(tokens, block_size), (batch_size, 1), generator=generator)
+    windows = count_windows(tokens, batch_size, block_size)
+    starts = torch.randint(windows, (batch_size, 1), generator=generator)
     return windows_at(starts, tokens, block_size)
 
 
@@ -171,12 +172,17 @@ def even_batch(
     Window i starts at the fractional part of i times the golden ratio, with the text's length as 1:
     always in one of the widest gaps that the windows before have left (Knuth 1998, section 6.4).
     """
+    windows = count_windows(tokens, batch_size, block_size)
     i = torch.arange(step * batch_size, (step + 1) * batch_size, dtype=torch.float64).unsqueeze(1)
-    starts = (i * GOLDEN_RATIO % 1 * count_windows(tokens, block_size)).long()
+    starts = (i * GOLDEN_RATIO % 1 * windows).long()
     return windows_at(starts, tokens, block_size)
 
 
-def count_windows(tokens: Tensor, block_size: int) -> int:
+def count_windows(tokens: Tensor, batch_size: int, block_size: int) -> int:
+    if tokens.dim() != 1:
+        raise ValueError(f"tokens is {tuple(tokens.shape)}; it must be (N,)")
+    check_number("batch_size", batch_size, least=1, whole=True)
+    check_number("block_size", block_size, least=1, whole=True)
     if (N := len(tokens)) <= block_size:
         raise ValueError(f"tokens has {N}; block_size {block_size} needs {block_size + 1} or more")
     return N - block_size
@@ -195,6 +201,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"targets are {[*targets.shape]}; logits need {[*logits.shape[:-1]]}")
+    if not targets.numel():
+        raise ValueError("targets is empty; a mean loss needs at least one")
     scores = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return (logits.logsumexp(dim=-1) - scores).mean()
 
@@ -212,6 +220,7 @@ def warmup_cosine(
     Starts at max_lr / (warmup_steps + 1), reaches max_lr at `warmup_steps` and min_lr at
     `max_steps`, and stays there (Loshchilov and Hutter 2017).
     """
+    check_schedule(warmup_steps, max_steps, max_lr, min_lr)
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)
     progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
@@ -230,9 +239,20 @@ def warmup_stable_decay(
 
     The line down takes the last `decay_fraction` of the steps (Hu et al. 2024, MiniCPM).
     """
+    check_schedule(warmup_steps, max_steps, max_lr, min_lr)
+    check_number("decay_fraction", decay_fraction, above=0, most=1)
     rising = max_lr * min(1.0, (step + 1) / (warmup_steps + 1))
     left = max(0.0, min(1.0, (max_steps - step) / (decay_fraction * max_steps)))
     return min(rising, min_lr + (max_lr - min_lr) * left)
+
+
+def check_schedule(warmup_steps: int, max_steps: int, max_lr: float, min_lr: float) -> None:
+    check_number("warmup_steps", warmup_steps, least=0, whole=True)
+    check_number("max_steps", max_steps, least=1, whole=True)
+    check_number("max_lr", max_lr, above=0)
+    check_number("min_lr", min_lr, least=0)
+    if min_lr > max_lr:
+        raise ValueError(f"min_lr is {min_lr}; it must be at most max_lr, which is {max_lr}")
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -247,7 +267,13 @@ def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
 
     Returns the length before. The direction of the step stays (Pascanu et al. 2013).
     """
+    if not max_norm > 0:  # inf is right: nothing is shortened, and the length returned
+        raise ValueError(f"max_norm is {max_norm}; it must be above 0")
+    if not (params := list(params)):
+        raise ValueError("params is empty; a generator, like model.parameters(), is so once read")
     gradients = [p.grad for p in params if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
     norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
     factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
     for gradient in gradients:
@@ -266,6 +292,9 @@ class AdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            check_number(name, value, least=0)
+        check_betas(betas)
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
@@ -287,6 +316,13 @@ class AdamW(torch.optim.Optimizer):
             square = state["square"] / (1 - beta_2 ** state["step"])
             p.mul_(1 - lr * group["weight_decay"])
             p.sub_(lr * mean / (square.sqrt() + group["eps"]))
+
+
+def check_betas(betas: tuple[float, float]) -> None:
+    if len(betas) != 2:
+        raise ValueError(f"betas is {betas}; it must be two numbers")
+    for beta in betas:
+        check_number("betas", beta, least=0, below=1)
 
 
 class Muon(AdamW):

@@ -8,7 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.setup.limits import check_number
+from tiny_transformer.tiny_lm.reference import ModelConfig, in_evaluation
+
+COLD = 0.01  # below it the likeliest token is all but certain
 
 
 @torch.no_grad()
@@ -32,36 +35,39 @@ def generate(
     Prompts of several lengths are padded on the right with any ids, and `lengths` (B,) says
     where each ends; the first `lengths[b] + max_new_tokens` tokens of row b are its text.
     """
+    check_request(tokens, max_new_tokens, lengths)
+    check_strategy(temperature, top_k, top_p)
     B, T = tokens.shape
-    if lengths is None:
-        lengths = torch.full((B,), T)
-    check_request(int(lengths.min()), max_new_tokens)
-    if lengths.max() > T:
-        raise ValueError(f"lengths has {int(lengths.max())}; tokens has {T} positions")
-    lengths = lengths.to(tokens.device)
-    was_training = model.training
-    model.eval()
+    lengths = torch.full((B,), T) if lengths is None else lengths
+    shortest, lengths = int(lengths.min()), lengths.to(tokens.device)
     cache, window, seen = None, -1, 0
     tokens = torch.cat((tokens, tokens.new_zeros(B, max_new_tokens)), dim=1)
-    for end in range(int(lengths.min()), T + max_new_tokens):
-        start = window_start(end, model.config.max_len)
-        if start > window:
-            window = seen = start
-            cache = KVCache(model.config, B, tokens.device) if use_cache else None
-        logits = model(tokens[:, seen:end], cache)[:, -1]  # (B, vocab_size)
-        if use_cache:
-            seen = end
-        choice = sample(logits, temperature, top_k, top_p, generator)
-        tokens[:, end] = torch.where(end < lengths, tokens[:, end], choice)
-    model.train(was_training)
+    with in_evaluation(model):
+        for end in range(shortest, T + max_new_tokens):
+            start = window_start(end, model.config.max_len)
+            if start > window:
+                window = seen = start
+                cache = KVCache(model.config, B, tokens.device) if use_cache else None
+            logits = model(tokens[:, seen:end], cache)[:, -1]  # (B, vocab_size)
+            if use_cache:
+                seen = end
+            choice = sample(logits, temperature, top_k, top_p, generator)
+            tokens[:, end] = torch.where(end < lengths, tokens[:, end], choice)
     return tokens
 
 
-def check_request(shortest: int, max_new_tokens: int) -> None:
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must not be negative")
+def check_request(tokens: Tensor, max_new_tokens: int, lengths: Tensor | None = None) -> None:
+    if tokens.dim() != 2 or not len(tokens):
+        raise ValueError(f"tokens is {tuple(tokens.shape)}; it must be (B, T), a row for a prompt")
+    check_number("max_new_tokens", max_new_tokens, least=0, whole=True)
+    B, T = tokens.shape
+    if lengths is not None and (lengths.shape != (B,) or lengths.is_floating_point()):
+        raise ValueError(f"lengths is {lengths.tolist()}; it must have {B} whole numbers")
+    shortest, longest = (T, T) if lengths is None else map(int, lengths.aminmax())
     if shortest < 1:
         raise ValueError("a prompt is empty; the model needs at least one token to continue")
+    if longest > T:
+        raise ValueError(f"lengths has {longest}; tokens has {T} positions")
 
 
 def window_start(end: int, max_len: int) -> int:
@@ -74,8 +80,9 @@ class KVCache:
     """The keys and values of every token read so far, so that each is computed once.
 
     Attention reads the past only through its keys and values, and those never change. Room for
-    the whole context is reserved at once: (n_layers, B, n_heads, max_len, d_head), twice. Their
-    ids, (B, length), are noted only by a model with a token shift, which looks back one token.
+    the whole context is reserved at once: (n_layers, B, n_heads, max_len, d_head), twice, and
+    takes the dtype of what is appended. Their ids, (B, length), are noted only by a model with a
+    token shift, which looks back one token.
     """
 
     def __init__(
@@ -83,20 +90,23 @@ class KVCache:
         config: ModelConfig,
         batch_size: int,
         device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
     ):
         shape = (config.n_layers, batch_size, config.n_heads, config.max_len, config.d_head)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.keys = torch.empty(shape, device=device)
+        self.values = torch.empty(shape, device=device)
         self.tokens = torch.empty((batch_size, 0), dtype=torch.long, device=device)
         self.length = 0  # tokens read so far; the model moves it on once all layers have appended
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """New k, v (B, n_heads, T, d_head) of `layer` -> all of them, (B, n_heads, S, d_head)."""
         end = self.length + k.size(2)
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        self.keys, self.values = self.keys.to(k), self.values.to(v)  # themselves, but once
+        keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        if k.shape != (room := keys[:, :, self.length :].shape):
+            raise ValueError(f"k is {tuple(k.shape)}; the cache has room for {tuple(room)}")
+        keys[:, :, self.length :] = k
+        values[:, :, self.length :] = v
+        return keys, values
 
 
 def sample(
@@ -109,15 +119,29 @@ def sample(
     """Draw a token for each row: logits (B, vocab_size) -> (B,). Temperature 0 is `greedy`.
 
     The temperature comes first, then top_k, then top_p of what is left.
+
+    Raises:
+        ValueError: names the number that is out of bounds, or says that a row has NaN.
     """
+    check_strategy(temperature, top_k, top_p)
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError("logits has a row whose highest score is nan or inf; none can be drawn")
     if temperature == 0:
         return greedy(logits)
-    logits = apply_temperature(logits, temperature)
+    logits = apply_temperature(logits.float(), temperature)  # chances of 8 bits would not add up
     if top_k is not None:
         logits = top_k_filter(logits, top_k)
     if top_p is not None:
         logits = top_p_filter(logits, top_p)
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+def check_strategy(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    check_number("temperature", temperature, least=0)
+    if top_k is not None:
+        check_number("top_k", top_k, least=1, whole=True)
+    if top_p is not None:
+        check_number("top_p", top_p, above=0, most=1)
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -126,11 +150,14 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Sharpen (below 1) or flatten (above 1) the distribution: divide by the temperature."""
-    if not temperature > 0:
-        raise ValueError(
-            f"temperature is {temperature}; it must be above 0 (greedy() is the limit)"
-        )
+    """Sharpen (below 1) or flatten (above 1) the distribution: divide by the temperature.
+
+    Towards 0 it becomes `greedy`.
+    """
+    check_number("temperature", temperature, above=0)
+    if temperature < COLD:  # what is divided may overflow; the softmax ignores a constant shift
+        logits = logits - logits.amax(dim=-1, keepdim=True)
+        temperature = max(temperature, torch.finfo(logits.dtype).tiny)
     return logits / temperature
 
 
@@ -139,8 +166,7 @@ def top_k_filter(logits: Tensor, k: int) -> Tensor:
 
     A k above vocab_size keeps everything; scores that tie with the k-th stay.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+    check_number("k", k, least=1, whole=True)
     kth = logits.topk(min(k, logits.size(-1)), dim=-1).values[..., -1:]
     return logits.masked_fill(logits < kth, -math.inf)
 
@@ -150,8 +176,7 @@ def top_p_filter(logits: Tensor, p: float) -> Tensor:
 
     The nucleus of Holtzman et al. 2020: wide where the model is unsure, narrow where it knows.
     """
-    if not 0 < p <= 1:
-        raise ValueError(f"p is {p}; it must be above 0 and at most 1")
+    check_number("p", p, above=0, most=1)
     if p == 1:
         return logits  # rounding below would cut off the tail
     descending, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)

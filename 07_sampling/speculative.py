@@ -9,7 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.sampling.reference import KVCache, check_request, sample, window_start
+from tiny_transformer.sampling.reference import (
+    KVCache,
+    check_request,
+    check_strategy,
+    sample,
+    window_start,
+)
+from tiny_transformer.tiny_lm.reference import in_evaluation
 
 GUESSES = 6  # in a pass; the seventh in a row is seldom right
 
@@ -34,43 +41,47 @@ def generate_ahead(
     """
     if len(tokens) != 1:
         raise ValueError(f"tokens has {len(tokens)} prompts; guessing ahead works on one")
-    check_request(tokens.size(1), max_new_tokens)
-    was_training = model.training
-    model.eval()
+    check_request(tokens, max_new_tokens)
+    check_strategy(temperature, top_k, top_p)
     max_len = model.config.max_len
     end, window = tokens.size(1), -1
     total = end + max_new_tokens
     tokens = torch.cat((tokens, tokens.new_zeros(1, max_new_tokens)), dim=1)
-    while end < total:
-        start = window_start(end, max_len)
-        if start > window:
-            window = seen = start
-            cache = KVCache(model.config, 1, tokens.device)
-        # Guesses stay inside the window, and one token is always drawn after the last of them.
-        guesses = draft(tokens[0, :end], min(GUESSES, start + max_len - end, total - end - 1))
-        guessed = end + len(guesses)
-        tokens[0, end:guessed] = guesses
-        logits = model(tokens[:, seen:guessed], cache)[0, end - 1 - guessed :]
-        for scores in logits.split(1):
-            choice = sample(scores, temperature, top_k, top_p, generator)
-            right = torch.equal(choice, tokens[:, end])
-            tokens[:, end] = choice
-            end += 1
-            if not right:
-                break
-        seen = end - 1
-        cache.length = seen - start  # forget the guesses that were wrong
-    model.train(was_training)
+    with in_evaluation(model):
+        while end < total:
+            start = window_start(end, max_len)
+            if start > window:
+                window = seen = start
+                cache = KVCache(model.config, 1, tokens.device)
+            # Guesses stay inside the window, and one token is always drawn after the last of them.
+            guesses = draft(tokens[0, :end], min(GUESSES, start + max_len - end, total - end - 1))
+            guessed = end + len(guesses)
+            tokens[0, end:guessed] = guesses
+            logits = model(tokens[:, seen:guessed], cache)[0, end - 1 - guessed :]
+            for scores in logits.split(1):
+                choice = sample(scores, temperature, top_k, top_p, generator)
+                right = torch.equal(choice, tokens[:, end])
+                tokens[:, end] = choice
+                end += 1
+                if not right:
+                    break
+            seen = end - 1
+            cache.length = seen - start  # forget the guesses that were wrong
     return tokens
 
 
 class NGramDraft:
-    """Guesses what followed most often in a text (N,): after the last 5 tokens, else 3, else 1."""
+    """Guesses what followed most often in a text (N,): after the last 5 tokens, else 3, else 1.
+
+    Where so many different tokens make a number too large for 64 bits, it looks at fewer of them.
+    """
 
     def __init__(self, text: Tensor):
         self.base = int(text.max()) + 1
         self.followers = {}
-        for n in (n for n in (5, 3, 1) if n < len(text)):
+        for n in (5, 3, 1):
+            if n >= len(text) or self.base ** (n + 1) > 2**63:
+                continue
             # n tokens and their follower as one number, whose last digit is the follower.
             digits = self.base ** torch.arange(n, -1, -1)
             grams, counts = (text.unfold(0, n + 1, 1) * digits).sum(-1).unique(return_counts=True)

@@ -10,6 +10,7 @@ import tomlkit
 import tomlkit.exceptions
 
 from tiny_transformer.engineering.reference import override, write_through
+from tiny_transformer.setup.limits import LARGEST_SEED, check_number
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
 
@@ -33,9 +34,9 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
-        for name, least in (("seed", 0), ("log_every", 1), ("eval_every", 1), ("keep", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        check_number("seed", self.seed, least=0, most=LARGEST_SEED, whole=True)
+        for name, least in (("log_every", 1), ("eval_every", 1), ("keep", 0)):
+            check_number(name, getattr(self, name), least=least, whole=True)
 
 
 PRESETS = {

@@ -26,6 +26,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from tiny_transformer.setup.device import seed_everything
+from tiny_transformer.setup.limits import check_number
 
 __all__ = [
     "MetricsLog",
@@ -73,10 +74,11 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
 
 def of_type(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, which a file's lists and whole numbers may stand for."""
-    if isinstance(value, list):
-        value = tuple(value)
-    if hint is float and type(value) is int:
-        value = float(value)
+    given = value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, tuple) and float in get_args(hint):
+        value = tuple(map(as_float, value))
+    elif hint is float:
+        value = as_float(value)
     try:
         if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
             raise TypeCheckError("Python counts True as a number; a setting does not")
@@ -85,7 +87,12 @@ def of_type(hint: Any, value: Any, name: str) -> Any:
         wanted = f"of type {hint.__name__ if type(hint) is type else hint}"
         if get_origin(hint) is Literal:
             wanted = " or ".join(map(repr, get_args(hint)))
-        raise ValueError(f"{name} is {value!r}; it must be {wanted}") from None
+        raise ValueError(f"{name} is {reprlib.repr(given)}; it must be {wanted}") from None
+
+
+def as_float(value: Any) -> Any:
+    """A whole number as a float; one that none can hold stays, and so does anything else."""
+    return float(value) if type(value) is int and abs(value) < 2**63 else value
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
@@ -197,8 +204,7 @@ def keep_best(folder: Path | str, n: int) -> list[Path]:
     The best comes first; of equal ones the name that sorts first is the better, and nan is the
     worst. What a kill left of a checkpoint, `NAME.new` or `NAME.old`, does not count as one.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}; it must be at least 1, or nothing is kept")
+    check_number("n", n, least=1, whole=True)  # with 0 nothing would be kept
     losses = {
         file.parent: loss_in(file)
         for file in sorted(Path(folder).glob("*/state.json"))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.reference import override
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, in_evaluation
 
 CLASSIC = {  # GPT-2 has nothing else
     "positions": "learned",
@@ -107,19 +107,15 @@ def export_onnx(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path) -
         raise ValueError(f"max_len is {model.config.max_len}; a graph for any T needs at least 3")
     must_be_free(out)  # before the seconds that it takes
     tokens = torch.zeros(2, 2, dtype=torch.long, device=model.head.weight.device)
-    was_training = model.training
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                model.eval(),
-                (tokens,),
-                input_names=["tokens"],
-                output_names=["logits"],
-                dynamic_shapes=({0: "B", 1: "T"},),
-                verbose=False,
-            )
-    finally:
-        model.train(was_training)
+    with quiet(), in_evaluation(model):
+        program = torch.onnx.export(
+            model,
+            (tokens,),
+            input_names=["tokens"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "B", 1: "T"},),
+            verbose=False,
+        )
     start_folder(model, tokenizer, out, "`onnxruntime` runs `model.onnx`.")
     program.save(out / "model.onnx")
 

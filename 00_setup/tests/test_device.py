@@ -48,3 +48,11 @@ def test_the_same_seed_repeats_every_kind_of_draw(draw):
     first, second = draw(), draw()
     seed_everything(3)
     assert draw() == first != second
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True])
+def test_a_seed_that_not_all_can_take_is_refused_before_any_takes_it(seed):
+    before = random.getstate()
+    with pytest.raises(ValueError, match=f"^seed is {seed}; it must be "):
+        seed_everything(seed)
+    assert random.getstate() == before

@@ -17,6 +17,8 @@ from tiny_transformer.setup.limits import check_number
         (2**63 - 1, {}),
         (np.float32(0.5), dict(above=0)),
         (np.int64(3), dict(least=1)),
+        (np.int64(3), dict(least=1, whole=True)),
+        (0, dict(whole=True)),
     ],
 )
 def test_a_number_within_its_bounds_passes(value, bounds):
@@ -33,6 +35,11 @@ def test_a_number_within_its_bounds_passes(value, bounds):
         (math.inf, dict(above=0), "x is inf; it must be finite and above 0"),
         (math.nan, {}, "x is nan; it must be finite"),
         (2**63, dict(least=1), "x is 9223372036854775808; it must be below 2**63 and at least 1"),
+        (2.0, dict(least=1, whole=True), "x is 2.0; it must be whole and at least 1"),
+        (math.nan, dict(whole=True), "x is nan; it must be whole"),
+        (2**63, dict(whole=True), "x is 9223372036854775808; it must be below 2**63"),
+        (True, dict(least=0), "x is True; it must be a number and at least 0"),
+        (None, dict(above=0), "x is None; it must be finite and above 0"),
         ("3", dict(least=1), "x is '3'; it must be finite and at least 1"),
     ],
 )

@@ -1,10 +1,13 @@
 """The grading machinery (conftest.py and diagnosis.py), run on a toy module of one exercise."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tiny_transformer.setup.progress import RESULTS, read_exercises, read_results
 
 CONFTEST = Path(__file__).parents[2] / "conftest.py"
 
@@ -238,6 +241,64 @@ class TestProgress:
         run(exercises=solved)
         changed = solved.replace("x + x", "x * 2")
         assert "0 solved,  1 begun" in self.lines(run("-k", "nothing", exercises=changed))[0]
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestCacheWarning")
+    @pytest.mark.parametrize("damage", ["no:cacheprovider", "a file for the folder", "[]"])
+    def test_a_run_that_cannot_remember_grades_all_the_same(self, run, pytester, damage):
+        cache = pytester.path / ".pytest_cache"
+        if damage == "a file for the folder":
+            cache.write_bytes(b"")
+        elif damage == "[]":
+            (cache / "v" / "course").mkdir(parents=True)
+            (cache / "v" / "course" / "results").write_bytes(damage.encode())
+        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
+        result = run(*(["-p", damage] if damage.startswith("no:") else []), exercises=solved)
+        assert "1 solved,  0 begun" in self.lines(result)[0]
+        assert result.ret == pytest.ExitCode.OK
+
+    def test_a_run_without_a_terminal_ends_as_it_should(self, run, pytester):
+        pytester.makeini("[pytest]\naddopts = --import-mode=importlib")
+        assert run("-p", "no:terminal").ret == pytest.ExitCode.OK
+
+
+RIGHT = {"77_toy": {"double": {"code": "0f", "tests": {"test_toy.py::test_three": True}}}}
+
+
+def results_in(folder, content: bytes | None):
+    file = folder / RESULTS
+    file.parent.mkdir(parents=True)
+    file.mkdir() if content is None else file.write_bytes(content)
+    return read_results(folder)
+
+
+def test_results_come_back_as_they_were_written(tmp_path):
+    assert results_in(tmp_path, json.dumps(RIGHT).encode()) == RIGHT
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"x", b"null", b"[]", b"3", b"\xff\xfe", b"\x00"),
+        *(b'{"77_toy": []}', b'{"77_toy": {"double": []}}', b'{"77_toy": {"double": {}}}'),
+        json.dumps(RIGHT).replace("true", "1").encode(),
+        json.dumps(RIGHT).replace('"0f"', "null").encode(),
+        json.dumps(RIGHT | {"78_other": None}).encode(),
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b"1" * 10_000,  # more digits than Python turns into a number
+        None,  # a folder in its place
+    ],
+    ids=lambda content: repr(content)[:30],
+)
+def test_whatever_is_no_results_counts_as_none(tmp_path, content):
+    assert results_in(tmp_path, content) == {}
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"\x00", b"def (", b"(" * 100_000])
+def test_exercises_that_cannot_be_read_are_none(tmp_path, content):
+    (tmp_path / "77_toy").mkdir()
+    (tmp_path / "77_toy" / "exercises.py").write_bytes(content)
+    assert read_exercises(tmp_path, "77_toy", {}) == []
 
 
 def test_a_planted_bug_that_fails_a_test_is_caught(run):

@@ -218,11 +218,37 @@ class TestTheReference:
         tokens = torch.randint(7, (2, 8))
         torch.testing.assert_close(embedding(tokens[:, 5:], start=5), embedding(tokens)[:, 5:])
 
+    @pytest.mark.parametrize("start", [7, -1])
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
-    def test_positions_past_the_context_are_an_error(self, positions):
+    def test_positions_outside_the_context_are_an_error(self, positions, start):
         embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
         with pytest.raises(IndexError):
-            embedding(torch.zeros(1, 3, dtype=torch.long), start=7)
+            embedding(torch.zeros(1, 3, dtype=torch.long), start=start)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+    def test_its_waves_are_exact_in_a_model_of_any_dtype(self, dtype):
+        embedding = TransformerEmbedding(7, 4, max_len=1024, positions="sinusoidal")
+        exact = sinusoidal_positions(1024, 4)
+        tokens = torch.zeros(1, 1, dtype=torch.long)
+        for changed in (embedding.to(dtype), embedding.float()):
+            assert changed.waves.equal(exact)
+            assert changed(tokens, start=1023).dtype == changed.token.weight.dtype
+
+    def test_its_waves_go_where_it_goes(self):
+        embedding = TransformerEmbedding(7, 4, max_len=8, positions="sinusoidal")
+        assert embedding.to("meta", torch.bfloat16).waves.is_meta
+        assert embedding.waves.dtype == torch.float32
+
+    @pytest.mark.parametrize("x, positions", [((5, 4), 1), ((1, 4), 5), ((2, 5, 4), 2)])
+    def test_rotating_needs_a_position_for_each_vector(self, x, positions):
+        with pytest.raises(ValueError, match=rf"^positions is \({positions},\); x has {x[-2]} "):
+            rotate(torch.zeros(x), torch.arange(positions))
+
+    @pytest.mark.parametrize("kind", [list, torch.tensor])
+    @pytest.mark.parametrize("token", [-1, 4, 10**6])
+    def test_an_id_that_no_character_has_is_named(self, token, kind):
+        with pytest.raises(ValueError, match=f"^tokens has {token}; ids are 0 to 3$"):
+            CharTokenizer("cafe").decode(kind([1, token, 2]))
 
     def test_an_unknown_kind_of_position_is_an_error_that_names_it(self):
         with pytest.raises(ValueError, match="positions is 'alibi'.*learned.*sinusoidal.*rope"):

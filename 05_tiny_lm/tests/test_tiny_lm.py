@@ -1,5 +1,6 @@
 """Module 05. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import copy
 import dataclasses
 import math
 from functools import partial
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.embeddings.reference import rotate
+from tiny_transformer.embeddings.reference import rotary_table, rotate
 from tiny_transformer.setup.habits import HABITS, leaves_its_inputs_alone, takes_any_memory_layout
 from tiny_transformer.tiny_lm.reference import (
     ModelConfig,
@@ -262,7 +263,8 @@ class TestModelConfig:
             ("n_heads", 3),
             ("dropout", 1.0),
             ("dropout", -0.1),
-            ("dropout", math.nan),
+            *(("dropout", value) for value in (math.nan, math.inf, True, None)),
+            *(("d_model", value) for value in (128.0, math.nan, True, 2**63, "128")),
             ("norm", "batch"),
             ("positions", "alibi"),
         ],
@@ -327,6 +329,41 @@ class TestTheReference:
     def test_looking_ahead_builds_no_graph(self):
         tokens = torch.zeros(1, 3, dtype=torch.long)
         assert not next_token_distribution(TinyTransformerLM(SMALL), tokens).requires_grad
+
+    @pytest.mark.parametrize("shape", [(3,), (2, 3, 3)])
+    def test_tokens_that_are_no_batch_of_texts_are_an_error(self, shape):
+        with pytest.raises(ValueError, match=r"^tokens is \(.*\); it must be \(B, T\)$"):
+            TinyTransformerLM(SMALL)(torch.zeros(shape, dtype=torch.long))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+    @variants
+    def test_computes_in_the_dtype_of_its_weights(self, changes, dtype):
+        model, tokens = randomize(TinyTransformerLM(small(**changes))), torch.randint(11, (2, 8))
+        expected, logits = model(tokens), copy.deepcopy(model).to(dtype)(tokens)
+        assert logits.dtype == dtype
+        torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.3)  # 8 bits
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+    def test_its_angles_are_exact_in_any_dtype(self, dtype):
+        model = TinyTransformerLM(small(max_len=1024, positions="rope"))
+        for changed in (copy.deepcopy(model).to(dtype), model.to(dtype).float()):
+            expected = rotary_table(torch.arange(1024), SMALL.d_head)
+            assert changed.cos.equal(expected[0])
+            assert changed.sin.equal(expected[1])
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_an_error_while_dropout_rests_leaves_each_part_in_its_mode(self, error):
+        model = TinyTransformerLM(SMALL).train()
+        model.blocks[0].eval()  # frozen, say
+        modes = [module.training for module in model.modules()]
+
+        def fail(*_):
+            raise error
+
+        model.head.register_forward_hook(fail)
+        with pytest.raises(error):
+            next_token_distribution(model, torch.zeros(1, 3, dtype=torch.long))
+        assert [module.training for module in model.modules()] == modes
 
     def test_initializing_keeps_the_head_tied(self):
         model = TinyTransformerLM(SMALL)

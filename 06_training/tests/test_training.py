@@ -15,6 +15,7 @@ from tiny_transformer.training.reference import (
     QUINTICS,
     AdamW,
     TrainConfig,
+    clip_gradients,
     cross_entropy,
     evaluate,
     even_batch,
@@ -490,6 +491,12 @@ class TestEvaluate:
         evaluate(model, TOKENS)
         assert all(module.training == training for module in model.modules())
 
+    def test_leaves_it_in_that_mode_when_it_fails(self):
+        model = small_model().train()
+        with pytest.raises(IndexError):
+            evaluate(model, TOKENS + 1)  # there is no token 11
+        assert all(module.training for module in model.modules())
+
     def test_builds_no_graph(self):
         model, graphs = small_model(), []
         model.register_forward_hook(lambda _, args, logits: graphs.append(logits.requires_grad))
@@ -548,18 +555,93 @@ class TestErrors:
         "field, value",
         [
             *((name, 0) for name in ("batch_size", "accumulate", "max_steps", "max_lr")),
-            ("max_norm", -1.0),
-            ("max_lr", math.nan),
             ("warmup_steps", -1),
             ("min_lr", -1e-4),
+            ("min_lr", 0.5),
             ("weight_decay", -0.1),
-            ("weight_decay", math.nan),
+            ("decay_fraction", 1.1),
             ("accumulate", 5),
+            *((name, 1.5) for name in ("batch_size", "accumulate", "max_steps", "warmup_steps")),
+            *(
+                (name, value)
+                for name in (
+                    *("max_lr", "min_lr", "max_norm", "weight_decay", "decay_fraction", "muon_lr"),
+                    *("batch_size", "accumulate", "max_steps", "warmup_steps"),
+                )
+                for value in (math.nan, math.inf, -1.0, True, None)
+            ),
         ],
     )
     def test_a_bad_setting_is_an_error_that_names_it(self, field, value):
         with pytest.raises(ValueError, match=f"^{field} is {value!r}; "):
             TrainConfig(**{field: value})
+
+    @pytest.mark.parametrize("beta", [-0.1, 1.0, math.nan, True])
+    def test_a_bad_beta_is_named(self, beta):
+        for take in (lambda betas: TrainConfig(betas=betas), lambda b: AdamW([TOKENS], betas=b)):
+            with pytest.raises(ValueError, match=f"^betas is {beta}; it must be "):
+                take((0.9, beta))
+
+    def test_one_beta_is_one_too_few(self):
+        with pytest.raises(ValueError, match=r"^betas is \(0.9,\); it must be two numbers$"):
+            TrainConfig(betas=(0.9,))
+
+    def test_a_learning_rate_that_would_climb_is_named_with_its_top(self):
+        with pytest.raises(ValueError, match="^min_lr is 0.0001; .* max_lr, which is 1e-05$"):
+            TrainConfig(max_lr=1e-5, min_lr=1e-4)
+
+    @pytest.mark.parametrize("schedule", [warmup_cosine, warmup_stable_decay])
+    @pytest.mark.parametrize(
+        "name, recipe",
+        [
+            ("warmup_steps", (-1, 9, 1.0, 0.1)),
+            ("max_steps", (2, 0, 1.0, 0.1)),
+            ("max_lr", (2, 9, math.nan, 0.1)),
+            ("min_lr", (2, 9, 1.0, 2.0)),
+        ],
+    )
+    def test_a_schedule_refuses_what_the_config_refuses(self, schedule, name, recipe):
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            schedule(0, *recipe)
+
+    @pytest.mark.parametrize("name", ["lr", "eps", "weight_decay"])
+    @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+    def test_the_optimizer_refuses_what_would_ruin_the_weights(self, name, value):
+        with pytest.raises(ValueError, match=f"^{name} is {value}; it must be "):
+            AdamW([nn.Parameter(torch.zeros(2))], **{name: value})
+
+    @pytest.mark.parametrize("batch", [get_batch, even_batch])
+    @pytest.mark.parametrize("sizes, name", [((0, 8), "batch_size"), ((2, 0), "block_size")])
+    def test_a_batch_of_nothing_is_an_error(self, batch, sizes, name):
+        with pytest.raises(ValueError, match=f"^{name} is 0; it must be at least 1$"):
+            batch(TOKENS, *sizes, torch.Generator() if batch is get_batch else 0)
+
+    def test_tokens_in_rows_are_no_text(self):
+        for read in (
+            lambda tokens: get_batch(tokens, 2, 8, torch.Generator()),
+            lambda tokens: even_batch(tokens, 2, 8, 0),
+            lambda tokens: evaluate(small_model(), tokens),
+        ):
+            with pytest.raises(ValueError, match=r"^tokens is \(100, 3\); it must be \(N,\)$"):
+                read(TOKENS.view(100, 3))
+
+    def test_the_mean_loss_of_nothing_is_an_error(self):
+        with pytest.raises(ValueError, match="^targets is empty"):
+            cross_entropy(torch.zeros(0, 11), torch.zeros(0, dtype=torch.long))
+
+    def test_without_gradients_there_is_nothing_to_clip(self):
+        assert clip_gradients([nn.Parameter(torch.zeros(3))], 1.0) == 0
+
+    def test_parameters_that_were_read_already_are_an_error(self):
+        params = small_model().parameters()
+        list(params)
+        with pytest.raises(ValueError, match="^params is empty; a generator"):
+            clip_gradients(params, 1.0)
+
+    @pytest.mark.parametrize("max_norm", [0, -1.0, math.nan])
+    def test_a_length_that_gradients_cannot_have_is_an_error(self, max_norm):
+        with pytest.raises(ValueError, match=f"^max_norm is {max_norm}; it must be above 0$"):
+            clip_gradients(with_gradients(3), max_norm)
 
     @pytest.mark.parametrize("field", ["warmup_steps", "min_lr", "weight_decay"])
     def test_a_setting_that_may_be_zero_may(self, field):
@@ -580,7 +662,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"targets are \[.*; logits need \[2, 3\]"):
             cross_entropy(torch.zeros(2, 3, 11), torch.zeros(shape, dtype=torch.long))
 
-    @pytest.mark.parametrize("fraction", [0, 1, -0.1, 10])
+    @pytest.mark.parametrize("fraction", [0, 1, -0.1, 10, math.nan, True])
     def test_a_fraction_outside_0_to_1_is_named(self, fraction):
         with pytest.raises(ValueError, match=f"val_fraction is {fraction};"):
             split_corpus(TOKENS, fraction)

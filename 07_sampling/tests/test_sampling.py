@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tiny_transformer.sampling.reference import (
     KVCache,
     apply_temperature,
     generate,
+    greedy,
     sample,
     top_k_filter,
     top_p_filter,
@@ -400,6 +402,55 @@ class TestTheReference:
             alone = generate(model, prompt[None, :length], 20, **GREEDY, use_cache=use_cache)
             assert row[: length + 20].equal(alone[0])
 
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+    def test_a_model_of_any_dtype_writes_with_and_without_the_cache(self, dtype, positions):
+        model = small_model(positions=positions, token_shift=True).to(dtype)
+        prompt, strategy = torch.randint(11, (2, 5)), {"top_k": 5, "top_p": 0.9}
+        ends = [
+            generate(model, prompt, 25, **strategy, generator=seeded(), use_cache=cached)
+            for cached in (True, False)
+        ]
+        assert ends[0].shape == ends[1].shape == (2, 30)
+        if dtype == torch.float64:  # narrower ones round otherwise where several rows are read
+            assert ends[0].equal(ends[1])
+
+    def test_the_cache_takes_the_dtype_of_its_keys(self):
+        cache, k = KVCache(SMALL, 3), torch.randn(3, 2, 1, 8, dtype=torch.bfloat16)
+        keys, values = cache.append(0, k, -k)
+        assert (keys.dtype, cache.keys.dtype) == (torch.bfloat16, torch.bfloat16)
+        assert keys.equal(k) and values.equal(-k)
+
+    @pytest.mark.parametrize("shape", [(1, 2, 1, 8), (3, 1, 1, 8), (3, 2, 1, 1), (3, 2, 9, 8)])
+    def test_keys_that_the_cache_has_no_room_for_are_an_error(self, shape):
+        with pytest.raises(ValueError, match=r"^k is \(.*\); the cache has room for \(3, 2, "):
+            KVCache(SMALL, 3).append(0, torch.zeros(shape), torch.zeros(shape))
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_a_model_that_fails_while_it_writes_goes_back_to_training(self, error):
+        model = small_model().train()
+
+        def fail(*_):
+            raise error
+
+        model.head.register_forward_hook(fail)
+        with pytest.raises(error):
+            generate(model, torch.zeros(1, 3, dtype=torch.long), 2)
+        assert all(module.training for module in model.modules())
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+    @pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1e-30, 1e-3])
+    def test_the_coldest_temperature_is_greedy(self, temperature, dtype):
+        logits = (30 * torch.randn(20, 11)).to(dtype)
+        chances = apply_temperature(logits, temperature).softmax(-1)
+        torch.testing.assert_close(chances, F.one_hot(greedy(logits), 11).to(dtype))
+        for strategy in ({}, {"top_k": 3}, {"top_p": 0.5}):
+            assert sample(logits, temperature, **strategy).equal(greedy(logits))
+
+    def test_an_ordinary_temperature_divides_and_no_more(self):
+        logits = torch.randn(20, 11)
+        assert apply_temperature(logits, 0.7).equal(logits / 0.7)
+
     def test_sampling_with_a_generator_leaves_the_global_random_state_alone(self):
         before = torch.get_rng_state()
         sample(torch.zeros(2, 11), generator=seeded())
@@ -416,12 +467,12 @@ class TestTheReference:
 
 
 class TestErrors:
-    @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
+    @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf, True])
     def test_a_temperature_not_above_0_is_named(self, temperature):
         with pytest.raises(ValueError, match=f"^temperature is {temperature};"):
             apply_temperature(torch.zeros(11), temperature)
 
-    @pytest.mark.parametrize("k", [0, -3])
+    @pytest.mark.parametrize("k", [0, -3, 2.5, True])
     def test_a_k_below_1_is_named(self, k):
         with pytest.raises(ValueError, match=f"^k is {k};"):
             top_k_filter(torch.zeros(11), k)
@@ -431,12 +482,40 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"^p is {p};"):
             top_p_filter(torch.zeros(11), p)
 
+    @pytest.mark.parametrize("greedily", [{}, GREEDY], ids=str)
     @pytest.mark.parametrize(
-        "strategy", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0}, {"top_k": 3, "top_p": 2}]
+        "name, value",
+        [
+            *(("temperature", value) for value in (-1, math.nan, math.inf)),
+            *(("top_k", value) for value in (0, 2.5, True)),
+            *(("top_p", value) for value in (0, 2, math.nan)),
+        ],
     )
-    def test_sampling_refuses_what_its_parts_refuse(self, strategy):
-        with pytest.raises(ValueError):
-            sample(torch.zeros(2, 11), **strategy)
+    def test_a_strategy_is_refused_by_the_names_that_it_was_given(self, name, value, greedily):
+        strategy = {**greedily, name: value}
+        for draw in (sample, lambda logits, **s: generate(small_model(), logits.long(), 0, **s)):
+            with pytest.raises(ValueError, match=f"^{name} is {value}; it must be "):
+                draw(torch.zeros(2, 11), **strategy)
+
+    @pytest.mark.parametrize("temperature", [0, 1.0])
+    @pytest.mark.parametrize("row", [[0, math.nan, 0], [0, math.inf, 0], [-math.inf] * 3], ids=str)
+    def test_scores_from_which_nothing_can_be_drawn_are_one_sentence(self, row, temperature):
+        with pytest.raises(ValueError, match="^logits has a row whose highest score is nan or inf"):
+            sample(torch.tensor([[1.0, 2.0, 3.0], row]), temperature)
+
+    def test_scores_of_minus_infinity_are_never_drawn(self):
+        logits = torch.tensor([[0.0, -math.inf, 0.0]]).expand(50, 3)
+        assert sample(logits).ne(1).all()
+
+    @pytest.mark.parametrize("shape", [(3,), (2, 3, 3), (0, 3)])
+    def test_tokens_that_are_no_batch_of_prompts_are_an_error(self, shape):
+        with pytest.raises(ValueError, match=r"^tokens is \(.*\); it must be \(B, T\)"):
+            generate(small_model(), torch.zeros(shape, dtype=torch.long), 5)
+
+    @pytest.mark.parametrize("lengths", [[2], [2, 2, 2], [[2], [2]], [2.0, 2.5]], ids=str)
+    def test_lengths_that_are_not_one_for_each_prompt_are_an_error(self, lengths):
+        with pytest.raises(ValueError, match=r"^lengths is \[.*\]; it must have 2 whole numbers$"):
+            generate(small_model(), torch.zeros(2, 3).long(), 5, lengths=torch.tensor(lengths))
 
     @pytest.mark.parametrize("lengths", [None, [2, 0]])
     def test_an_empty_prompt_is_an_error(self, lengths):
@@ -448,6 +527,11 @@ class TestErrors:
         with pytest.raises(ValueError, match="lengths has 4; tokens has 3"):
             generate(small_model(), torch.zeros(2, 3).long(), 5, lengths=torch.tensor([2, 4]))
 
+    @pytest.mark.parametrize("new", [2.5, math.nan, True, 10**30])
+    def test_a_number_of_new_tokens_that_is_none_is_named(self, new):
+        with pytest.raises(ValueError, match="^max_new_tokens is .*; it must be "):
+            generate(small_model(), torch.zeros(1, 3, dtype=torch.long), new)
+
     def test_a_negative_number_of_new_tokens_is_named(self):
-        with pytest.raises(ValueError, match="^max_new_tokens is -1; it must not be negative$"):
+        with pytest.raises(ValueError, match="^max_new_tokens is -1; it must be at least 0$"):
             generate(small_model(), torch.zeros(1, 3, dtype=torch.long), -1)

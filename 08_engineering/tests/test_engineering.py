@@ -222,6 +222,41 @@ class TestOverride:
             impl.override(Settings(), {"shape.heads": 3})
 
 
+class TestTheReferenceOverride:
+    def test_whole_numbers_will_do_for_the_floats_of_a_tuple(self):
+        betas = override(Settings(), {"betas": [0, 1]}).betas
+        assert betas == (0.0, 1.0)
+        assert all(type(beta) is float for beta in betas)
+
+    @pytest.mark.parametrize(
+        "assignments, sentence",
+        [
+            (
+                {"train.max_lr": 10**400},
+                "^max_lr is 10{17}...0{19}; it must be below 2",
+            ),
+            ({"train.betas": [True, False]}, "^betas is True; it must be a number"),
+            ({"train.betas": [0, 1]}, "^betas is 1.0; it must be at least 0 and below 1$"),
+            ({"seed": 2**32}, "^seed is 4294967296; it must be at least 0 and at most 4294967295$"),
+            ({"keep": -1}, "^keep is -1; it must be at least 0$"),
+            ({"eval_every": 0}, "^eval_every is 0; it must be at least 1$"),
+            (
+                {"train.max_lr": 1e-5},
+                "^min_lr is 0.0001; .* at most max_lr, which is 1e-05$",
+            ),
+        ],
+    )
+    def test_a_number_that_no_run_can_have_is_one_short_sentence(self, assignments, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            override(RunConfig(), assignments)
+
+    @pytest.mark.parametrize("value", [1.0, True, math.nan, None])
+    @pytest.mark.parametrize("field", ["seed", "log_every", "eval_every", "keep"])
+    def test_a_whole_setting_is_whole_however_it_is_set(self, field, value):
+        with pytest.raises(ValueError, match=f"^{field} is {value}; it must be "):
+            RunConfig(**{field: value})
+
+
 class TestTheWordsOfOverride:
     @pytest.mark.parametrize(
         "key, value, sentence",
@@ -250,7 +285,7 @@ class TestTheConfigFile:
         assert read_config(tmp_path / "config.toml", RunConfig()) == PRESETS[name]
 
     def test_settings_that_no_preset_has_come_back_too(self, tmp_path):
-        config = replace(PRESETS["cpu"], corpus='a "Ü" \\ b.txt', bf16=False, seed=2**40)
+        config = replace(PRESETS["cpu"], corpus='a "Ü" \\ b.txt', bf16=False, seed=2**32 - 1)
         write_config(tmp_path / "config.toml", config)
         assert read_config(tmp_path / "config.toml", RunConfig()) == config
 
