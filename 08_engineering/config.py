@@ -36,6 +36,8 @@ class RunConfig:
         check_number("seed", self.seed, least=0, most=LARGEST_SEED, whole=True)
         for name, least in (("log_every", 1), ("eval_every", 1), ("keep", 0)):
             check_number(name, getattr(self, name), least=least, whole=True)
+        if self.eval_tokens is not None:
+            check_number("eval_tokens", self.eval_tokens, least=2, whole=True)
 
 
 PRESETS = {
