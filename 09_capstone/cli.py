@@ -103,8 +103,8 @@ class Train(Source):
             if settings.mine and processes.count > 1:
                 raise ValueError("--mine is for one process: leave out torchrun")
             out = self.folder()  # its name may hold the time
-            device = processes.device(choose_device(settings.device))
-            check_training_fits(settings, device, processes.count)
+            if settings.mine:  # yours need not look
+                check_training_fits(settings, choose_device(settings.device))
             processes.tell(out)
         else:
             out = processes.told()

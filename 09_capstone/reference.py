@@ -23,7 +23,7 @@ from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
 from tiny_transformer.engineering.expected import check_weights
-from tiny_transformer.engineering.memory import check_model_fits
+from tiny_transformer.engineering.memory import check_model_fits, check_training_fits
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
 from tiny_transformer.engineering.speed import freed_memory_kept, matmul_precision
@@ -63,6 +63,7 @@ def train(
     text, state = (None, None) if processes.first else processes.told()
     if processes.first:
         processes.check(config.train.batch_size, config.train.accumulate)
+        check_training_fits(config, choose_device(config.device), processes.count)
         text = load_text(config.corpus)
     device = processes.device(choose_device(config.device))
     on_gpu = device.type == "cuda"

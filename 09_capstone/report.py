@@ -127,7 +127,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, start: int):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}"
         self.file = (folder / name).open("ab")
         self.records = RecordWriter(self.file)

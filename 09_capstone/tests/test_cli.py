@@ -381,6 +381,15 @@ class TestMemory:
         ):
             check_training_fits(config, torch.device("cpu"))
 
+    def test_a_gpu_counts_where_it_trains(self, monkeypatch):
+        has(monkeypatch, 64 * 10**9)
+        gpu = SimpleNamespace(total_memory=10**9)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+        check_training_fits(PRESETS["gpu"], torch.device("cuda"))
+        wide = replace(PRESETS["gpu"], model=ModelConfig(d_ff=10**6))
+        with pytest.raises(ValueError, match="model.d_ff is 1000000; .*, and the GPU has 1.0 GB"):
+            check_training_fits(wide, torch.device("cuda"))
+
     @pytest.mark.parametrize(
         "error",
         [
