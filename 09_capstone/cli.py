@@ -4,7 +4,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -296,9 +296,9 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
 
 
 def read(kind: Any, **how: Any) -> Any:
-    """A command line as tyro reads it. What a dataclass refuses is an error as any other.
+    """A command line as tyro reads it. What a dataclass refuses is an error like any other.
 
-    tyro would draw a box around it in which the option has another name.
+    tyro would draw a box around it, in which the option has another name.
     """
     drawn = io.StringIO()
     try:
@@ -326,7 +326,7 @@ def sentence(error: Exception) -> str:
 
 
 def named_by_option(message: str) -> str | None:
-    """ "n_heads is 3; ..." -> "--model.n-heads is 3; ...", if that is how the message begins."""
+    """The message with the name of an option, --model.n-heads, if it begins with that setting."""
     if message.startswith("--"):
         return message
     name = re.match(r"[\w.]*", message)[0]
@@ -358,7 +358,7 @@ def newest_run() -> Path:
     return runs[-1].parent
 
 
-def beginnings(run: Path, tokenizer: CharTokenizer) -> Sequence[str]:
+def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
     """The usual prompts whose characters the model knows, else beginnings of its own lines."""
     known = tokenizer.decode(list(range(tokenizer.vocab_size)))
     if usual := [prompt for prompt in PROMPTS if set(prompt) <= set(known)]:
@@ -367,7 +367,7 @@ def beginnings(run: Path, tokenizer: CharTokenizer) -> Sequence[str]:
     with suppress(CorpusError):  # the text is somewhere else by now
         lines = [line[:20] for line in text_of(run).splitlines() if line.strip()]
     own = [line for line in dict.fromkeys(lines) if set(line) <= set(known)]
-    return own[: len(PROMPTS)] or known[0]
+    return own[: len(PROMPTS)] or [known[0]]
 
 
 def text_of(run: Path) -> str:

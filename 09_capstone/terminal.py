@@ -20,13 +20,14 @@ def standard_streams(patient: bool = False, exact: bool = False) -> Iterator[Non
 
     What cannot be written is dropped where the command is `patient`, and on standard error, where
     nobody could be told. Elsewhere a reader that goes away ends the command in silence. Characters
-    that the encoding lacks become question marks, or where the output is to be `exact` an error.
+    that the encoding lacks become question marks; where a file or pipe is to be `exact`, an error.
 
     Raises:
         OSError: says that standard output could not be written, at the latest when this ends.
         ValueError: names the character that standard output cannot take.
     """
     before = sys.stdout, sys.stderr
+    exact = exact and sys.stdout is not None and not sys.stdout.isatty()
     sys.stdout = Stream(sys.stdout, "standard output", patient, exact)
     sys.stderr = Stream(sys.stderr, "standard error", patient=True, exact=True)  # Python escapes
     try:
@@ -45,8 +46,7 @@ class Stream:
         # The new file takes the descriptor too: else that would go to the next file a run opens,
         # and what PyTorch has to say to its end.
         self.stream = stream or open(os.devnull, "w", encoding="utf-8")
-        self.name, self.patient = name, patient
-        self.exact = exact
+        self.name, self.patient, self.exact = name, patient, exact
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
