@@ -233,14 +233,25 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
             config=OPTIONS,
         )
     # Read twice: the preset decides which defaults the other options have.
-    source, _ = tyro.cli(
-        Source, args=args[1:], return_unknown_args=True, add_help=False, config=OPTIONS
-    )
+    source, others = read_source(args[1:], Source())
+    if "--mine" in others or source.base().mine and "--no-mine" not in others:
+        source, _ = read_source(args[1:], Source(preset="cpu"))  # what the exercises can do
     return tyro.cli(
         Train,
         prog="tiny-transformer train",
         args=args[1:],
         default=Train(preset=source.preset, settings=source.base()),
+        config=OPTIONS,
+    )
+
+
+def read_source(args: list[str], default: Source) -> tuple[Source, list[str]]:
+    return tyro.cli(
+        Source,
+        args=args,
+        default=default,
+        return_unknown_args=True,
+        add_help=False,
         config=OPTIONS,
     )
 

@@ -35,7 +35,9 @@ class Session:
         optimizer: torch.optim.Optimizer,
         batches: torch.Generator,
         text: str,
+        scaler: torch.amp.GradScaler | None = None,
     ):
+        self.scaler = scaler
         self.model = model
         self.optimizer = optimizer
         self.batches = batches
@@ -65,9 +67,11 @@ class Session:
         self.save(out / "last")
 
     def save(self, path: Path) -> None:
+        scaling = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
         save_checkpoint(
             path,
-            {
+            scaling
+            | {
                 "step": self.step,
                 "val_loss": self.val_loss,
                 "best_loss": self.best_loss,
@@ -91,6 +95,8 @@ class Session:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.set_state(state["batches"])
+        if self.scaler is not None and "scaler" in state:  # else it begins to look for its scale
+            self.scaler.load_state_dict(state["scaler"])
         restore_random_states(state["random"])
 
 
