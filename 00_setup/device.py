@@ -5,6 +5,8 @@ import os
 import platform
 import random
 import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,17 +55,20 @@ def sm_version(device: torch.device) -> str:
 def compile_obstacle(device: torch.device) -> str:
     """What keeps `torch.compile` from working on this device; empty where nothing is known to.
 
-    On a GPU it writes programs in Triton, on a CPU in C++; both are compiled on this machine.
+    On a GPU it writes programs in Triton, whose way into Python is compiled here, on a CPU in C++.
     """
+    on_linux = platform.system() == "Linux"
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) < VOLTA:
             return "Triton needs a GPU of sm_70 or newer"
         if not has_triton():
             return "Triton is not installed"
-        if platform.system() == "Linux" and not has_c_compiler():
+        if on_linux and not has_c_compiler():
             return "Triton finds no C compiler (gcc or clang)"
     elif device.type == "cpu" and not has_cpp_compiler():
         return "there is no C++ compiler (g++, clang++ or, on Windows, cl)"
+    if on_linux and device.type in ("cpu", "cuda") and not has_python_headers():
+        return "Python.h is missing (the system's package python3-dev has it)"
     return ""
 
 
@@ -77,6 +82,10 @@ def has_triton() -> bool:
 
 def has_c_compiler() -> bool:
     return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
+
+
+def has_python_headers() -> bool:
+    return Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").exists()
 
 
 def has_cpp_compiler() -> bool:

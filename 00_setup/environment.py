@@ -103,9 +103,11 @@ def find_device() -> str:
     else:
         name, memory = f"{torch.get_num_threads()} threads", psutil.virtual_memory().total
     precision = str(half_precision(device) or torch.float32).removeprefix("torch.")
+    found = f"{device} ({name}, {memory / 2**30:.1f} GiB{sm}); {precision}"
+    if device.type == "mps":  # for which PyTorch's compiler is an experiment
+        return found
     obstacle = compile_obstacle(device)
-    compiles = f"does not compile: {obstacle}" if obstacle else "compiles"
-    return f"{device} ({name}, {memory / 2**30:.1f} GiB{sm}); {precision}; {compiles}"
+    return f"{found}; does not compile: {obstacle}" if obstacle else f"{found}; compiles"
 
 
 def find_corpus() -> str:

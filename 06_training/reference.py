@@ -78,7 +78,7 @@ def training_steps(
     `share` says which sequences of a batch to train on, where several processes share it, and a
     `scaler` makes the steps float16, see `train_step`.
     """
-    scaling = {} if scaler is None else {"scaler": scaler}  # yours may do without this parameter
+    scaling = () if scaler is None else (scaler,)  # yours may do without this parameter
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("lr_scale", 1.0)
@@ -89,7 +89,7 @@ def training_steps(
             batch = get_batch(tokens, *shape, generator)
         inputs, targets = (part[share] for part in batch)
         loss = train_step(
-            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16, **scaling
+            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16, *scaling
         )
         yield step + 1, loss
 

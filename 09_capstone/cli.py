@@ -42,12 +42,16 @@ def main() -> None:
         sys.exit(f"tiny-transformer: {error}")
 
 
+def default_preset() -> str:
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the settings of a run come from. Options on the command line change them."""
 
-    preset: Literal["smoke", "fast", "minute", "cpu", "small", "gpu"] = (
-        "gpu" if torch.cuda.is_available() else "cpu"
+    preset: Literal["smoke", "fast", "minute", "cpu", "small", "gpu"] = field(
+        default_factory=default_preset
     )
     config: Path | None = None
     """A TOML file with settings, over those of the preset."""

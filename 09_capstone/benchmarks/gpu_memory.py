@@ -6,7 +6,6 @@ numbers it does not compute; the driver's own share, some hundred MiB, comes on 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from unittest.mock import patch
 
 import torch
