@@ -87,16 +87,27 @@ def find_device() -> str:
     import psutil
     import torch
 
-    from tiny_transformer.setup.device import choose_device
+    from tiny_transformer.setup.device import (
+        choose_device,
+        compile_obstacle,
+        half_precision,
+        sm_version,
+    )
 
-    device = choose_device()
+    device, sm = choose_device(), ""
     if device.type == "cuda":
         name, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1]
+        sm = f", {sm_version(device)}"
     elif device.type == "mps":
         name, memory = "Apple GPU", torch.mps.recommended_max_memory()
     else:
         name, memory = f"{torch.get_num_threads()} threads", psutil.virtual_memory().total
-    return f"{device} ({name}, {memory / 2**30:.1f} GiB)"
+    precision = str(half_precision(device) or torch.float32).removeprefix("torch.")
+    found = f"{device} ({name}, {memory / 2**30:.1f} GiB{sm}); {precision}"
+    if device.type == "mps":  # for which PyTorch's compiler is an experiment
+        return found
+    obstacle = compile_obstacle(device)
+    return f"{found}; does not compile: {obstacle}" if obstacle else f"{found}; compiles"
 
 
 def find_corpus() -> str:

@@ -70,13 +70,16 @@ def training_steps(
     start: int = 0,
     bf16: bool = False,
     share: slice = WHOLE,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """The loop: train on `tokens` (N,) and yield (steps done, loss) after each step.
 
     Everything random comes from `generator` and, for dropout, from PyTorch's own state: a run whose
     states are saved after step n and restored goes on with `start=n` as if nothing had happened.
-    `share` says which sequences of a batch to train on, where several processes share it.
+    `share` says which sequences of a batch to train on, where several processes share it, and a
+    `scaler` makes the steps float16, see `train_step`.
     """
+    scaling = () if scaler is None else (scaler,)  # yours may do without this parameter
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("lr_scale", 1.0)
@@ -87,7 +90,7 @@ def training_steps(
             batch = get_batch(tokens, *shape, generator)
         inputs, targets = (part[share] for part in batch)
         loss = train_step(
-            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16
+            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16, *scaling
         )
         yield step + 1, loss
 
@@ -100,23 +103,31 @@ def train_step(
     max_norm: float,
     accumulate: int = 1,
     bf16: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """One step down the gradient of the loss on inputs, targets (B, T). Returns the loss, ().
 
     `accumulate` splits the batch into that many passes whose gradients add up to the same
-    step in a fraction of the memory. `bf16` computes the forward pass in bfloat16 where safe.
+    step in a fraction of the memory. `bf16` computes the forward pass in bfloat16 where safe, a
+    `scaler` in float16: it multiplies the loss, so that small gradients do not become 0, and
+    leaves a step out where large ones overflow (Micikevicius et al. 2018, section 3.2).
     """
+    kind = inputs.device.type
+    half, dtype = (bf16, torch.bfloat16) if scaler is None else (True, torch.float16)
+    scaler = scaler or torch.amp.GradScaler(kind, enabled=False)  # one that does nothing
     model.train()
     optimizer.zero_grad()
     total = torch.zeros((), device=inputs.device)
     for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(kind, dtype, enabled=half):
             logits = model(x)
         loss = cross_entropy(logits.float(), y) * (len(y) / len(targets))
-        loss.backward()
+        scaler.scale(loss).backward()
         total += loss.detach()
+    scaler.unscale_(optimizer)
     clip_gradients(model.parameters(), max_norm)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     return total
 
 

@@ -21,8 +21,9 @@ class RunConfig:
     seed: int = 1
     corpus: str | None = None  # a UTF-8 text file; None is tiny Shakespeare
     device: str = "auto"  # auto, cpu, cuda or mps
-    bf16: bool | None = None  # bfloat16 where safe; None: on a GPU
-    compile: bool | None = None  # torch.compile the training step; None: on a GPU
+    bf16: bool | None = None  # bfloat16 where safe; None: on a GPU that has it
+    fp16: bool | None = None  # float16 where safe; None: on a GPU that has this but no bfloat16
+    compile: bool | None = None  # torch.compile the training step; None: on a GPU that can
     matmul_precision: Literal["highest", "high", "medium"] = "highest"  # see `speed.py`
     log_every: int = 10  # steps
     eval_every: int = 250  # steps; each writes a checkpoint too
@@ -38,6 +39,8 @@ class RunConfig:
             check_number(name, getattr(self, name), least=least, whole=True)
         if self.eval_tokens is not None:
             check_number("eval_tokens", self.eval_tokens, least=2, whole=True)
+        if self.bf16 and self.fp16:
+            raise ValueError("fp16 is True, and so is bf16; one of them must be left out")
 
 
 PRESETS = {
@@ -138,6 +141,7 @@ PRESETS = {
         ),
     ),
     # The published baby GPT, 10.6 million parameters, by the newer recipe: for a graphics card.
+    # Two passes a step, so that 4 GB are enough in float32 too (benchmarks/gpu_memory.py).
     "gpu": RunConfig(
         matmul_precision="high",
         model=ModelConfig(
@@ -155,6 +159,7 @@ PRESETS = {
         ),
         train=TrainConfig(
             batch_size=64,
+            accumulate=2,
             max_steps=2500,
             warmup_steps=50,
             max_lr=8e-3,

@@ -5,10 +5,63 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tiny_transformer.engineering.config import RunConfig
+from tiny_transformer.setup.device import (
+    compile_obstacle,
+    half_precision,
+    multiplies_bfloat16,
+    sm_version,
+)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a run computes its steps, and a line about what the machine chose, or nothing."""
+
+    bf16: bool
+    fp16: bool
+    compile: bool
+    chosen: str = ""
+
+
+def choose_arithmetic(config: RunConfig, device: torch.device) -> Arithmetic:
+    """What `config` says, and where it leaves the choice, what the device is best at.
+
+    A setting of one of `bf16` and `fp16` decides about both: a run without either is in float32.
+
+    Raises:
+        ValueError: if the run must be compiled, and cannot be here.
+    """
+    chosen, otherwise = [], []
+    half = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
+    if config.bf16 is None and config.fp16 is None:
+        half = half_precision(device)
+        what, other = {
+            torch.bfloat16: ("bfloat16", "--bf16 False"),
+            torch.float16: ("float16 with a gradient scaler", "--fp16 False"),
+            None: ("float32", "--fp16 True"),
+        }[half]
+        chosen.append(what)
+        otherwise.append(other)
+    compiled = bool(config.compile)
+    if config.compile is None and device.type == "cuda":
+        obstacle = compile_obstacle(device)
+        compiled = not obstacle
+        chosen.append("compiled" if compiled else f"not compiled, since {obstacle}")
+        otherwise += ["--compile False"] if compiled else []
+    elif compiled and (obstacle := compile_obstacle(device)):
+        raise ValueError(f"compile is True, but {obstacle}; train with --compile False")
+    line = ""
+    if chosen and device.type == "cuda":  # elsewhere there was no choice
+        line = f"{torch.cuda.get_device_name(device)} ({sm_version(device)}): {', '.join(chosen)}"
+        line += f"; otherwise: {', '.join(otherwise)}" if otherwise else ""
+    return Arithmetic(half is torch.bfloat16, half is torch.float16, compiled, line)
 
 
 @contextmanager
@@ -16,10 +69,14 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
     """Meanwhile float32 matrices are multiplied as `torch.set_float32_matmul_precision` says.
 
     "highest" is float32. "high" lets a GPU round what it multiplies to TF32, and "medium" to
-    bfloat16, a CPU too if it has instructions for that. Sums and all else stay float32.
+    bfloat16, a CPU too if it has instructions for that: one without them stays at "highest". Sums
+    and all else stay float32.
     """
+    on_cpu = device.type == "cpu"
+    if on_cpu and precision == "medium" and not multiplies_bfloat16():
+        precision = "highest"  # some CPUs would round and be no faster
     # PyTorch's fused attention for CPUs is made of many small products, which would become slower.
-    plain = precision == "medium" and device.type == "cpu"
+    plain = on_cpu and precision == "medium"
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -50,10 +107,12 @@ def freed_memory_kept() -> Iterator[None]:
 def packed(model: nn.Module) -> nn.Module:
     """A copy of a float32 model on the CPU, for inference: up to rounding the same, and faster.
 
-    Its linear layers are `PackedLinear`, where PyTorch was built with oneDNN.
+    Its linear layers are `PackedLinear` where PyTorch was built with oneDNN and the CPU has
+    AVX-512; on others plain ones can be the faster. That does not change from call to call, as
+    a measurement would: the same seed gives the same text.
     """
     model = deepcopy(model)
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512":
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if type(child) is nn.Linear:

@@ -63,12 +63,16 @@ def main() -> None:
         sys.exit(f"tiny-transformer: {visible(sentence(error))}")
 
 
+def default_preset() -> str:
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the settings of a run come from. Options on the command line change them."""
 
-    preset: Literal["smoke", "fast", "minute", "cpu", "small", "gpu"] = (
-        "gpu" if torch.cuda.is_available() else "cpu"
+    preset: Literal["smoke", "fast", "minute", "cpu", "small", "gpu"] = field(
+        default_factory=default_preset
     )
     config: Path | None = None
     """A TOML file with settings, over those of the preset."""
@@ -286,13 +290,19 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
             args=args,
         )
     # Read twice: the preset decides which defaults the other options have.
-    source, _ = read(Source, args=args[1:], return_unknown_args=True, add_help=False)
+    source, others = read_source(args[1:], Source())
+    if "--mine" in others or source.base().mine and "--no-mine" not in others:
+        source, _ = read_source(args[1:], Source(preset="cpu"))  # what the exercises can do
     return read(
         Train,
         prog="tiny-transformer train",
         args=args[1:],
         default=Train(preset=source.preset, settings=source.base()),
     )
+
+
+def read_source(args: list[str], default: Source) -> tuple[Source, list[str]]:
+    return read(Source, args=args, default=default, return_unknown_args=True, add_help=False)
 
 
 def read(kind: Any, **how: Any) -> Any:

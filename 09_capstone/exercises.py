@@ -29,6 +29,7 @@ from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.reference import seed_everything
+from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
@@ -59,15 +60,17 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> float:
 
     The order matters, since each step changes what the next one draws or finds.
 
-    1. Read the corpus and choose the device. `config.bf16` and `config.compile`, where they are
-       None, mean: on a GPU.
+    1. Read the corpus and choose the device. `choose_arithmetic(config, device)` says whether to
+       train in bfloat16 or float16 and compiled, and has a line to print where the machine chose.
     2. Set every random state by `config.seed`, then build model and tokenizer. From now on the
        run's config has the model's own, with the vocabulary of the text.
     3. Encode the text, as a tensor on the device, and split it. A validation split that is not
        longer than the context is a ValueError that says so. Of a long one only the first
        `config.eval_tokens` count.
     4. Move the model to the device and make its optimizer. The batches get a generator of
-       their own, seeded by `config.seed`. All of them, the text and the config make the session.
+       their own, seeded by `config.seed`. In float16 there is a `torch.amp.GradScaler(device.type)`
+       too, which the training steps take; evaluate in float32 then. All of them, the text and
+       the config make the session.
     5. Claim the folder. If that says that there is a checkpoint, restore the session from `last/`.
     6. Take the training steps, compiled or not, from the one where the session stands, with a
        Reporter open. After each, the session learns the number of steps done. At every

@@ -255,11 +255,12 @@ def fitted_train_step(yours: Callable) -> Callable:
         max_norm: float,
         accumulate: int = 1,
         bf16: bool = False,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> Tensor:
-        if accumulate > 1 or bf16:
+        if accumulate > 1 or bf16 or scaler is not None:
             raise ValueError(
                 "your train_step takes whole batches in float32: leave out the option "
-                "accumulate or bf16"
+                "accumulate, bf16 or fp16"
             )
         return yours(model, optimizer, inputs, targets, max_norm)
 

@@ -26,7 +26,11 @@ from tiny_transformer.engineering.expected import check_weights
 from tiny_transformer.engineering.memory import check_model_fits, check_training_fits
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
-from tiny_transformer.engineering.speed import freed_memory_kept, matmul_precision
+from tiny_transformer.engineering.speed import (
+    choose_arithmetic,
+    freed_memory_kept,
+    matmul_precision,
+)
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
@@ -66,11 +70,12 @@ def train(
         check_training_fits(config, choose_device(config.device), processes.count)
         text = load_text(config.corpus)
     device = processes.device(choose_device(config.device))
-    on_gpu = device.type == "cuda"
-    bf16 = on_gpu if config.bf16 is None else config.bf16
-    compiled = on_gpu if config.compile is None else config.compile
+    # All cards of a machine do as its first one does: their gradients are averaged.
+    use = choose_arithmetic(config, choose_device(config.device))
+    if use.chosen and processes.first:
+        print(use.chosen, flush=True)
 
-    if compiled and device.type == "cpu":  # else it adds up gradients in whatever order
+    if use.compile and device.type == "cpu":  # else it adds up gradients in whatever order
         torch.use_deterministic_algorithms(True)
     seed_everything(config.seed)
     model, tokenizer = build_model(config.model, text)
@@ -85,7 +90,8 @@ def train(
     val_tokens = val_tokens[: config.eval_tokens]
     optimizer = make_optimizer(model.to(device), config.train)
     batches = torch.Generator().manual_seed(config.seed)
-    session = Session(model, optimizer, batches, text, config)
+    scaler = torch.amp.GradScaler(device.type) if use.fp16 else None
+    session = Session(model, optimizer, batches, text, config, scaler)
     if processes.first:
         if claim_folder(out, config, resume):
             state = session.read(out / "last")
@@ -99,14 +105,15 @@ def train(
         )
 
     steps = training_steps(
-        processes.parallel(torch.compile(model) if compiled else model, config.train.accumulate),
+        processes.parallel(torch.compile(model) if use.compile else model, config.train.accumulate),
         optimizer,
         train_tokens,
         config.train,
         batches,
         start=session.step,
-        bf16=bf16,
+        bf16=use.bf16,
         share=processes.share,
+        scaler=scaler,
     )
     steps = processes.steps(steps, batches, config.seed, session.step)
     with (
@@ -121,7 +128,7 @@ def train(
             finished = session.step == config.train.max_steps
             due = finished or session.step % config.eval_every == 0
             if processes.first and due:
-                session.val_loss = evaluate(model, val_tokens, bf16)
+                session.val_loss = evaluate(model, val_tokens, use.bf16)
                 with matmul_precision("highest", device):  # others keep code for each new length
                     sample = speak(model, tokenizer, config.seed)
                 reporter.evaluated(loss, sample)

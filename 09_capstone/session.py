@@ -61,10 +61,12 @@ class Session:
         batches: torch.Generator,
         text: str,
         config: RunConfig | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
         self.batches = batches
+        self.scaler = scaler
         self.characters = "".join(sorted(set(text)))
         self.corpus = hashlib.sha256(text.encode("utf-8")).hexdigest()
         self.settings = None if config is None else as_saved(config)
@@ -132,7 +134,11 @@ class Session:
             "batches": self.batches.get_state(),
             "random": random_states(),
         }
-        return state if self.settings is None else {**state, "settings": self.settings}
+        if self.settings is not None:
+            state["settings"] = self.settings
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        return state
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint: `take` what was `read`."""
@@ -147,7 +153,7 @@ class Session:
         """
         try:
             state = load_checkpoint(path)
-            for name in self.state().keys() - {"settings"}:  # unknown to older checkpoints
+            for name in self.state().keys() - {"settings", "scaler"}:  # some checkpoints have none
                 if name not in state:
                     raise ValueError(f"{path / 'state.json'} has no {name}")
         except ValueError as error:
@@ -169,6 +175,9 @@ class Session:
         for name in ("val_loss", "best_loss"):
             if state[name] is not None or state["step"] == last:
                 check_like(state[name], 0.0, name)
+        if self.scaler is not None and "scaler" in state:
+            check_like(state["scaler"], self.scaler.state_dict(), "scaler")
+            check_number("state.json: scaler/scale", state["scaler"]["scale"], above=0)
         check_like(state["characters"], self.characters, "characters")
         check_weights(state["model"], self.model)
         check_like(state["model"], self.model.state_dict(), "model")  # of the same floats too
@@ -187,6 +196,8 @@ class Session:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.set_state(state["batches"])
+        if self.scaler is not None and "scaler" in state:  # else it begins to look for its scale
+            self.scaler.load_state_dict(state["scaler"])
         restore_random_states(state["random"])
 
 

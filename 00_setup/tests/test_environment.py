@@ -1,5 +1,6 @@
 """`python -m tiny_transformer.setup`: what it finds, and what it says when something is broken."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -74,18 +75,24 @@ class TestChecks:
     @pytest.mark.parametrize(
         "kind, found",
         [
-            ("cpu", "cpu ("),
-            ("cuda", "cuda (Some GPU, 8.0 GiB)"),
-            ("mps", "mps (Apple GPU, 4.0 GiB)"),
+            ("cpu", r"cpu \(\d+ threads, .* GiB\); float32; compiles"),
+            ("cuda", r"cuda \(Some GPU, 8.0 GiB, sm_75\); float16; compiles"),
+            ("mps", r"mps \(Apple GPU, 4.0 GiB\); float32"),
         ],
     )
-    def test_a_device_comes_with_its_memory(self, monkeypatch, kind, found):
+    @pytest.mark.parametrize("obstacle", ["", "Triton is not installed"])
+    def test_a_device_comes_with_what_it_can_do(self, monkeypatch, kind, found, obstacle):
         device = torch.device(kind)
         monkeypatch.setattr("tiny_transformer.setup.device.choose_device", lambda: device)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 8 * 2**30))
         monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 4 * 2**30)
-        assert environment.find_device().startswith(found)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        what = "tiny_transformer.setup.device.compile_obstacle"
+        monkeypatch.setattr(what, lambda device: obstacle)
+        if obstacle:
+            found = found.replace("compiles", "does not compile: " + obstacle)
+        assert re.fullmatch(found, environment.find_device())
 
     def test_the_corpus_is_prepared_and_measured(self, monkeypatch, tmp_path):
         text = tmp_path / "input.txt"

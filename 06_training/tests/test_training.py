@@ -378,6 +378,47 @@ class TestTheReferenceStep:
             assert q.dtype == torch.float32
             assert (p.grad - q.grad).norm() < 0.05 * p.grad.norm() + 1e-4
 
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    def test_float16_gives_nearly_the_same_loss_and_gradients(self, accumulate):
+        batch = torch.randint(11, (2, 4, 8))
+        exact = small_model()
+        rounded = copy.deepcopy(exact)
+        losses = [
+            train_step(
+                model,
+                torch.optim.SGD(model.parameters(), 0.5),
+                *batch,
+                max_norm=0.1,  # gradients must be clipped as what they are, not as scaled
+                accumulate=accumulate,
+                scaler=scaler,
+            )
+            for model, scaler in ((exact, None), (rounded, torch.amp.GradScaler("cpu")))
+        ]
+        assert losses[0] != losses[1], "the scaler changed nothing"
+        torch.testing.assert_close(losses[1], losses[0], rtol=2e-3, atol=0)  # 11 bits of mantissa
+        for p, q in zip(exact.parameters(), rounded.parameters(), strict=True):
+            assert q.dtype == torch.float32
+            assert (p.grad - q.grad).norm() < 0.02 * p.grad.norm() + 1e-5
+
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            lambda model: make_optimizer(model, BRIEF),
+            lambda model: AdamW(model.parameters()),
+            lambda model: make_optimizer(model, dataclasses.replace(BRIEF, optimizer="muon")),
+        ],
+        ids=["fused AdamW", "our AdamW", "Muon"],
+    )
+    def test_a_float16_step_that_overflows_is_left_out_and_the_next_is_not(self, optimizer):
+        model = small_model()
+        optimizer, batch = optimizer(model), torch.randint(11, (2, 4, 8))
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
+        before = weights(model)
+        train_step(model, optimizer, *batch, 1.0, scaler=scaler)
+        assert weights(model).equal(before) and scaler.get_scale() == 2**10
+        train_step(model, optimizer, *batch, 1.0, scaler=scaler)
+        assert weights(model).isfinite().all() and not weights(model).equal(before)
+
     def test_a_compiled_model_trains_like_the_eager_one(self):
         model, ends = small_model(), []
         for compiled in (False, True):
@@ -440,6 +481,13 @@ class TestTheLoop:
         ):
             pass
         assert evaluate(model, tokens) < math.log(11) / 2
+
+    def test_a_scaler_reaches_every_step(self):
+        model, optimizer, generator = begin()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+        for _ in training_steps(model, optimizer, TOKENS, BRIEF, generator, scaler=scaler):
+            pass
+        assert scaler.get_scale() == 2 ** (10 + BRIEF.max_steps // 2)
 
     @pytest.mark.parametrize("field", ["batch_size", "accumulate", "max_norm", "bf16"])
     def test_hands_every_setting_to_the_step(self, field, monkeypatch):

@@ -4,6 +4,7 @@ A kill is played by an audit hook, which Python calls before each change it make
 the hook raises at the first change, in the next run at the second, and so on to the last.
 """
 
+import copy
 import errno
 import hashlib
 import itertools
@@ -28,7 +29,7 @@ import torch
 from torch import nn
 
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, write_config
-from tiny_transformer.engineering.processes import Processes, joined
+from tiny_transformer.engineering.processes import Parallel, Processes, joined
 from tiny_transformer.engineering.reference import (
     MetricsLog,
     keep_best,
@@ -40,11 +41,14 @@ from tiny_transformer.engineering.reference import (
     seed_everything,
 )
 from tiny_transformer.engineering.speed import (
+    Arithmetic,
     PackedLinear,
+    choose_arithmetic,
     matmul_precision,
     packed,
 )
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.training.reference import train_step
 
 FILES = ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
 
@@ -347,8 +351,140 @@ class TestTheConfigFile:
         assert os.listdir(tmp_path) == []
 
 
+class TestChooseArithmetic:
+    """Each kind of card is pretended: none is here."""
+
+    CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
+
+    @pytest.fixture
+    def card(self, monkeypatch):
+        def pretend(capability: tuple[int, int], obstacle: str = "") -> None:
+            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+            monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+            what = "tiny_transformer.engineering.speed.compile_obstacle"
+            monkeypatch.setattr(what, lambda device: obstacle)
+
+        return pretend
+
+    @pytest.mark.parametrize(
+        "capability, obstacle, expected, line",
+        [
+            (
+                (9, 0),
+                "",
+                (True, False, True),
+                "Some GPU (sm_90): bfloat16, compiled; otherwise: --bf16 False, --compile False",
+            ),
+            (
+                (7, 5),
+                "",
+                (False, True, True),
+                "Some GPU (sm_75): float16 with a gradient scaler, compiled; "
+                "otherwise: --fp16 False, --compile False",
+            ),
+            (
+                (8, 6),
+                "Triton is not installed",
+                (True, False, False),
+                "Some GPU (sm_86): bfloat16, not compiled, since Triton is not installed; "
+                "otherwise: --bf16 False",
+            ),
+            (
+                (6, 1),
+                "Triton needs a GPU of sm_70 or newer",
+                (False, False, False),
+                "Some GPU (sm_61): float32, not compiled, since Triton needs a GPU of sm_70 or "
+                "newer; otherwise: --fp16 True",
+            ),
+        ],
+    )
+    def test_a_card_does_what_it_is_best_at_and_one_line_says_so(
+        self, card, capability, obstacle, expected, line
+    ):
+        card(capability, obstacle)
+        use = choose_arithmetic(RunConfig(), self.CUDA)
+        assert (use.bf16, use.fp16, use.compile) == expected
+        assert use.chosen == line
+
+    @pytest.mark.parametrize("capability", [(8, 0), (7, 5), (6, 1)])
+    @pytest.mark.parametrize(
+        "settings, expected",
+        [
+            (dict(bf16=True), (True, False)),
+            (dict(fp16=True), (False, True)),
+            (dict(bf16=False), (False, False)),
+            (dict(fp16=False), (False, False)),
+            (dict(bf16=True, fp16=False), (True, False)),
+            (dict(bf16=False, fp16=False), (False, False)),
+        ],
+    )
+    def test_settings_are_stronger_than_the_card(self, card, capability, settings, expected):
+        card(capability)
+        for compiled in (True, False):
+            use = choose_arithmetic(RunConfig(**settings, compile=compiled), self.CUDA)
+            assert (use.bf16, use.fp16) == expected and use.compile is compiled
+            assert use.chosen == "", "the machine chose nothing"
+
+    def test_what_is_set_is_not_said(self, card):
+        card((8, 0))
+        use = choose_arithmetic(RunConfig(bf16=True), self.CUDA)
+        assert use.chosen == "Some GPU (sm_80): compiled; otherwise: --compile False"
+
+    @pytest.mark.parametrize("device", [CPU, MPS])
+    def test_elsewhere_a_run_is_in_float32_not_compiled_and_quiet(self, device):
+        assert choose_arithmetic(RunConfig(), device) == Arithmetic(False, False, False)
+
+    @pytest.mark.parametrize("device", [CPU, CUDA])
+    def test_a_run_that_must_be_compiled_and_cannot_is_an_error_that_says_why(self, card, device):
+        card((8, 0), "there is no compiler")
+        sentence = "compile is True, but there is no compiler; train with --compile False"
+        with pytest.raises(ValueError, match=sentence):
+            choose_arithmetic(RunConfig(compile=True), device)
+
+    def test_two_precisions_at_once_are_an_error(self):
+        with pytest.raises(ValueError, match="fp16 is True, and so is bf16"):
+            RunConfig(bf16=True, fp16=True)
+
+
+def test_processes_that_average_their_gradients_can_train_in_float16():
+    config = ModelConfig(vocab_size=5, max_len=8, d_model=8, n_layers=1, n_heads=2, d_ff=16)
+    torch.manual_seed(0)
+    alone, batch = TinyTransformerLM(config), torch.randint(5, (2, 4, 8))
+    together, ends = copy.deepcopy(alone), []
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        for model in (alone, Parallel(together, accumulate=2, group=None)):
+            scaler = torch.amp.GradScaler("cpu")
+            train_step(
+                model, torch.optim.SGD(model.parameters(), 0.1), *batch, 1.0, 2, scaler=scaler
+            )
+            ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*ends)
+
+
 class TestMatmulPrecision:
     CPU = torch.device("cpu")
+
+    @pytest.mark.parametrize(
+        "precision, instructions, inside, plain",
+        [
+            ("highest", True, "highest", False),
+            ("medium", True, "medium", True),
+            ("medium", False, "highest", False),
+        ],
+    )
+    def test_only_a_cpu_with_instructions_for_bfloat16_leaves_the_fused_attention(
+        self, monkeypatch, precision, instructions, inside, plain
+    ):
+        what = "tiny_transformer.engineering.speed.multiplies_bfloat16"
+        monkeypatch.setattr(what, lambda: instructions)
+        with matmul_precision(precision, self.CPU):
+            assert torch.get_float32_matmul_precision() == inside
+            assert torch.backends.cuda.flash_sdp_enabled() is not plain
 
     def test_it_ends_with_the_block_even_by_an_error(self):
         before = torch.get_float32_matmul_precision()
@@ -357,7 +493,9 @@ class TestMatmulPrecision:
             raise KeyboardInterrupt
         assert torch.get_float32_matmul_precision() == before
 
-    def test_attention_and_its_gradient_are_the_same_up_to_rounding(self):
+    def test_attention_and_its_gradient_are_the_same_up_to_rounding(self, monkeypatch):
+        what = "tiny_transformer.engineering.speed.multiplies_bfloat16"
+        monkeypatch.setattr(what, lambda: True)
         results = []
         for precision in ("highest", "medium"):
             q = torch.randn(2, 4, 32, 16, generator=torch.Generator().manual_seed(1))
@@ -402,6 +540,18 @@ print(psutil.Process().memory_info().rss)
 
 
 class TestPacked:
+    @pytest.fixture(autouse=True)
+    def wide_registers(self, monkeypatch):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+    @pytest.mark.parametrize("capability", ["AVX2", "DEFAULT", "NEON", "SVE256"])
+    def test_a_cpu_whose_plain_layers_may_be_faster_keeps_them(self, monkeypatch, capability):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        model = TinyTransformerLM(ModelConfig())
+        copy, tokens = packed(model), torch.randint(65, (1, 20))
+        assert not any(isinstance(module, PackedLinear) for module in copy.modules())
+        assert copy is not model and copy(tokens).equal(model(tokens))
+
     @pytest.mark.parametrize("tie_weights", [True, False])
     @pytest.mark.parametrize("bias", [True, False])
     def test_the_logits_are_the_same_up_to_rounding(self, tie_weights, bias):

@@ -2,7 +2,8 @@
 
 `python 09_capstone/benchmarks/peer.py --out OUT` trains it by the CPU recipe, in our loop and with
 our fused optimizer, so that only the models differ, and writes metrics like ours. With
-`--recipe gpu` it is nanoGPT's GPU recipe: in bfloat16 and compiled, on a graphics card.
+`--recipe gpu` it is nanoGPT's GPU recipe: on a graphics card, and as ours compiled where that
+is possible, in the precision that the card is best at.
 """
 
 import time
@@ -21,6 +22,7 @@ from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import MetricsLog, seed_everything
+from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import (
     TrainConfig,
@@ -76,15 +78,23 @@ def main(out: Path, seed: int = 1, recipe: Literal["cpu", "gpu"] = "cpu") -> Non
     generator = torch.Generator().manual_seed(seed)
     out.mkdir(parents=True)
     log = MetricsLog(out / "metrics.jsonl")
-    trained = torch.compile(model) if on_gpu else model
-    steps = training_steps(trained, optimizer, train_tokens, training, generator, bf16=on_gpu)
+    use = choose_arithmetic(RunConfig(), tokens.device)
+    steps = training_steps(
+        torch.compile(model) if use.compile else model,
+        optimizer,
+        train_tokens,
+        training,
+        generator,
+        bf16=use.bf16,
+        scaler=torch.amp.GradScaler(tokens.device.type) if use.fp16 else None,
+    )
     for step, loss in steps:
         if step % RunConfig().eval_every == 0:
             record = {
                 "step": step,
                 "tokens": step * training.batch_size * config.max_len,
                 "train_loss": loss.item(),
-                "val_loss": evaluate(model, val_tokens, on_gpu),
+                "val_loss": evaluate(model, val_tokens, use.bf16),
                 "seconds": time.time() - psutil.Process().create_time(),
             }
             log.append(record)

@@ -15,7 +15,7 @@ from table import print_table
 from torch import nn
 
 from tiny_transformer.engineering.config import PRESETS, RunConfig
-from tiny_transformer.engineering.speed import matmul_precision
+from tiny_transformer.engineering.speed import choose_arithmetic, matmul_precision
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, count_parameters
 from tiny_transformer.training.reference import make_optimizer, train_step
@@ -61,7 +61,9 @@ def prepare(kind: type[nn.Module], config: RunConfig) -> Callable[[], None]:
     shape = config.train.batch_size, config.model.max_len + 1
     tokens = torch.randint(config.model.vocab_size, shape, device=device)
     batch = tokens[:, :-1], tokens[:, 1:]
-    trained = torch.compile(model) if config.compile else model
+    use = choose_arithmetic(config, device)
+    trained = torch.compile(model) if use.compile else model
+    scaler = torch.amp.GradScaler(device.type) if use.fp16 else None
 
     def step() -> None:
         with matmul_precision(config.matmul_precision, device):
@@ -71,7 +73,8 @@ def prepare(kind: type[nn.Module], config: RunConfig) -> Callable[[], None]:
                 *batch,
                 config.train.max_norm,
                 config.train.accumulate,
-                bool(config.bf16),
+                use.bf16,
+                scaler,
             )
 
     for _ in range(3):

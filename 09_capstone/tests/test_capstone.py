@@ -1,5 +1,6 @@
 """Module 09: the three sessions, the run folder, and the command line as a learner meets it."""
 
+import functools
 import hashlib
 import math
 import os
@@ -18,10 +19,11 @@ import torch
 
 from tiny_transformer.capstone import cli
 from tiny_transformer.capstone.reference import STRATEGIES, load_run, train
-from tiny_transformer.capstone.session import Session
+from tiny_transformer.capstone.session import Session, claim_folder
 from tiny_transformer.capstone.verify import verify
-from tiny_transformer.engineering.config import PRESETS, read_config, read_run_config
+from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
+from tiny_transformer.engineering.speed import Arithmetic, choose_arithmetic
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training import reference as training
 from tiny_transformer.training.reference import TrainConfig, evaluate, split_corpus
@@ -208,6 +210,8 @@ class TestTheRunFolder:
         assert kept == sorted(f"step-{step:06}" for step in best)
 
     def test_products_are_as_precise_as_the_settings_say(self, brief, tmp_path, monkeypatch):
+        what = "tiny_transformer.engineering.speed.multiplies_bfloat16"
+        monkeypatch.setattr(what, lambda: True)
         seen = []
 
         def spy(*args):
@@ -218,6 +222,74 @@ class TestTheRunFolder:
         train(replace(brief, matmul_precision="medium"), tmp_path / "rounded")
         train(brief, tmp_path / "exact")
         assert list(dict.fromkeys(seen)) == ["medium", "highest"]
+
+
+class TestArithmetic:
+    """What a GPU would do, done by a CPU, which is slower at it but does not do it differently."""
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_a_float16_run_resumes_to_the_same_bytes_its_scale_included(
+        self, brief, tmp_path, monkeypatch, optimizer
+    ):
+        scaler = functools.partial(torch.amp.GradScaler, growth_interval=3)
+        monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+        recipe = replace(brief.train, optimizer=optimizer)
+        config = replace(brief, fp16=True, train=recipe)
+        train(config, tmp_path / "straight")
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, tmp_path / "cut")
+        assert load_checkpoint(tmp_path / "cut" / "last")["scaler"]["_growth_tracker"] == 2
+        train(config, tmp_path / "cut", resume=True)
+        assert weights(tmp_path / "cut") == weights(tmp_path / "straight")
+        states = [load_checkpoint(tmp_path / out / "last") for out in ("cut", "straight")]
+        assert states[0]["scaler"] == states[1]["scaler"]
+        assert states[0]["scaler"]["scale"] == 2.0**18
+
+    def test_a_float16_run_is_evaluated_in_float32(self, brief, tmp_path):
+        out = tmp_path / "run"
+        best = train(replace(brief, fp16=True), out)
+        model, tokenizer = load_run(out)
+        tokens = torch.tensor(tokenizer.encode(Path(brief.corpus).read_text(encoding="utf-8")))
+        assert best == evaluate(model, split_corpus(tokens)[1])
+
+    def test_a_run_goes_on_in_what_the_machine_is_best_at(self, brief, tmp_path, monkeypatch):
+        out, half = tmp_path / "run", Arithmetic(False, True, False)
+        for arithmetic in (None, half, None):  # moved to another machine, and back
+            with monkeypatch.context() as patch:
+                if arithmetic:
+                    what = "tiny_transformer.capstone.reference.choose_arithmetic"
+                    patch.setattr(what, lambda config, device: half)
+                interrupt_at(patch, 1, signal.SIGINT)
+                with pytest.raises(KeyboardInterrupt):
+                    train(brief, out, resume=(out / "config.toml").exists())
+            assert ("scaler" in load_checkpoint(out / "last")) is bool(arithmetic)
+
+    def test_settings_from_before_float16_are_float32_and_resume(self, brief, tmp_path):
+        claim_folder(tmp_path / "run", replace(brief, bf16=False, compile=False), resume=False)
+        file = tmp_path / "run" / "config.toml"
+        assert "fp16" not in file.read_text(encoding="utf-8")
+        config = read_config(file, RunConfig())
+        claim_folder(tmp_path / "run", config, resume=True)
+        assert choose_arithmetic(config, torch.device("cuda")) == Arithmetic(False, False, False)
+
+    def test_what_the_machine_chose_is_said_once(self, brief, tmp_path, monkeypatch, capsys):
+        line = "Tesla T4 (sm_75): float16 with a gradient scaler, compiled; otherwise: ..."
+        use = Arithmetic(False, True, False, line)
+        what = "tiny_transformer.capstone.reference.choose_arithmetic"
+        monkeypatch.setattr(what, lambda config, device: use)
+        train(replace(brief, train=replace(brief.train, max_steps=1)), tmp_path / "run")
+        assert capsys.readouterr().out.count(line) == 1
+
+    def test_a_run_that_cannot_be_compiled_is_refused_before_there_is_a_folder(
+        self, brief, tmp_path, monkeypatch
+    ):
+        what = "tiny_transformer.engineering.speed.compile_obstacle"
+        monkeypatch.setattr(what, lambda device: "there is no compiler")
+        with pytest.raises(ValueError, match="compile is True, but there is no compiler"):
+            train(replace(brief, compile=True), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 class TestDeterminism:
@@ -386,13 +458,15 @@ class TestDivergence:
         assert weights(out) == weights(tmp_path / "whole")
 
 
+@pytest.fixture(scope="module")
+def short(brief, tmp_path_factory):
+    """The best loss and the folder of a run whose evaluations read 50 tokens."""
+    out = tmp_path_factory.mktemp("short") / "run"
+    return train(replace(brief, eval_tokens=50), out), out
+
+
 class TestEvaluatedTokens:
     """Of a long text only the first so many tokens of the validation split are read."""
-
-    @pytest.fixture(scope="class")
-    def short(self, brief, tmp_path_factory):
-        out = tmp_path_factory.mktemp("short") / "run"
-        return train(replace(brief, eval_tokens=50), out), out
 
     def test_the_loss_is_that_of_the_part(self, brief, short):
         model, tokenizer = load_run(short[1])
@@ -473,6 +547,29 @@ class TestCommandLine:
         assert command("train", "--preset", "smoke", *options)[0] == 0
         config = read_config(tmp_path / "run" / "config.toml", PRESETS["gpu"])
         assert (config.seed, config.train.max_steps, config.train.warmup_steps) == (5, 1, 5)
+
+    @pytest.mark.parametrize(
+        "args, preset",
+        [
+            ([], "gpu"),
+            (["--mine"], "cpu"),
+            (["--config", "mine.toml"], "cpu"),
+            (["--config", "mine.toml", "--no-mine"], "gpu"),
+            (["--mine", "--model.d-model", "64"], "cpu"),
+            (["--mine", "--preset", "gpu"], "gpu"),
+            (["--config", "mine.toml", "--preset", "fast"], "fast"),
+        ],
+    )
+    def test_with_a_gpu_a_run_takes_its_preset_unless_it_is_of_your_exercises(
+        self, tmp_path, monkeypatch, args, preset
+    ):
+        monkeypatch.chdir(tmp_path)
+        Path("mine.toml").write_text("mine = true", encoding="utf-8")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        command = cli.parse(["train", *args])
+        assert command.preset == preset
+        assert command.settings.train == PRESETS[preset].train
+        assert command.folder().name.startswith(preset)
 
     def test_ctrl_c_says_how_to_go_on(self, command, corpus, tmp_path, monkeypatch):
         out = tmp_path / "run"

@@ -16,7 +16,7 @@ from tiny_transformer.engineering.config import PRESETS
 from tiny_transformer.engineering.reference import load_checkpoint
 from tiny_transformer.setup.progress import folders
 from tiny_transformer.tiny_lm.reference import ModelConfig
-from tiny_transformer.training.reference import TrainConfig
+from tiny_transformer.training.reference import TrainConfig, train_step
 
 ROOT = Path(__file__).parents[2]
 ALL = folders(ROOT)
@@ -158,6 +158,16 @@ def test_a_wrong_exercise_stops_with_its_diagnosis(solve, folder, right, wrong, 
         with mine.your_parts():
             pass
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "option", [dict(accumulate=2), dict(bf16=True), dict(scaler=torch.amp.GradScaler("cpu"))]
+)
+def test_a_train_step_of_yours_is_not_asked_for_what_its_exercise_does_without(option):
+    step = mine.fitted(train_step, lambda *args: "trained")
+    assert step(None, None, None, None, 1.0) == "trained"
+    with pytest.raises(ValueError, match="whole batches in float32.*accumulate, bf16 or fp16"):
+        step(None, None, None, None, 1.0, **option)
 
 
 def test_afterwards_the_references_stand_where_they_stood(solve):
