@@ -12,8 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tiny_transformer.capstone import cli
+from tiny_transformer.capstone.report import Board
 from tiny_transformer.capstone.terminal import visible
 from tiny_transformer.engineering import memory
 from tiny_transformer.engineering.config import PRESETS, write_config
@@ -348,6 +350,26 @@ class TestWhoeverReadsAlong:
         monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
         said = status_of(monkeypatch, *args)
         assert said == "tiny-transformer: standard output: No space left on device"
+
+
+class TestTensorBoard:
+    def test_it_reads_the_log_and_what_a_resumed_run_repeats_only_once(self, tmp_path):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        for start, value in ((1, 5.0), (3, 4.0)):
+            with Board(tmp_path, start) as board:
+                for step in range(start, 5):
+                    board.add("train_loss", value, step)
+        log = EventAccumulator(str(tmp_path)).Reload()
+        losses = [(event.step, event.value) for event in log.Scalars("train_loss")]
+        assert losses == [(1, 5.0), (2, 5.0), (3, 4.0), (4, 4.0)]
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is full")
+    def test_a_full_disk_is_named(self, tmp_path):
+        with Board(tmp_path, 1) as board, open("/dev/full", "wb", buffering=0) as full:
+            board.records = RecordWriter(full)
+            with pytest.raises(OSError, match="No space left on device: '.*events.out.tfevents"):
+                board.add("train_loss", 5.0, 1)
 
 
 class TestPrompts:
