@@ -219,8 +219,8 @@ def check_settings(
     for name in (name for name in now if name in then and name.startswith(only)):
         if repr(then[name]) != repr(now[name]):
             raise ValueError(
-                f"{name} is {described(now[name])}, but {path} was made with "
-                f"{described(then[name])}; put that back into config.toml"
+                f"{path} was made with {name} = {described(then[name])}, but config.toml has "
+                f"{described(now[name])}: put that back"
             )
 
 

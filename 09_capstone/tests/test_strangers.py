@@ -215,10 +215,10 @@ def test_odd_json_is_refused_in_a_sentence(copy, content):
 @pytest.mark.parametrize(
     "old, new, told",
     [
-        ("n_heads = 2", "n_heads = 4", "model.n_heads is 4, but .* was made with 2"),
-        ("qk_norm = false", "qk_norm = true", "model.qk_norm is True, but .* was made with False"),
-        ("dropout = 0.0", "dropout = 0.5", "model.dropout is 0.5, but .* was made with 0.0"),
-        ("max_lr = 0.001", "max_lr = 0.002", "train.max_lr is 0.002, but .* was made with 0.001"),
+        ("n_heads = 2", "n_heads = 4", "model.n_heads = 2, but config.toml has 4"),
+        ("qk_norm = false", "qk_norm = true", "model.qk_norm = False, but config.toml has True"),
+        ("dropout = 0.0", "dropout = 0.5", "model.dropout = 0.0, but config.toml has 0.5"),
+        ("max_lr = 0.001", "max_lr = 0.002", "train.max_lr = 0.001, but config.toml has 0.002"),
     ],
 )
 def test_settings_that_were_edited_are_named(copy, old, new, told, capsys):
@@ -229,7 +229,7 @@ def test_settings_that_were_edited_are_named(copy, old, new, told, capsys):
     with pytest.raises(ValueError, match=told):
         train(read_run_config(copy), copy, resume=True)
     assert not verify(copy)
-    assert re.search(f"FAILED +{told}", capsys.readouterr().out)
+    assert re.search(f"FAILED .*{told}", capsys.readouterr().out)
     if told.startswith("model."):
         with pytest.raises(ValueError, match=told):
             load_run(copy)
