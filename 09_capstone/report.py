@@ -34,6 +34,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "top-k 10": {"top_k": 10},
     "top-p 0.9": {"top_p": 0.9},
 }
+SPOKEN = 150  # tokens, at each evaluation
 
 
 class Reporter(ExitStack):
@@ -156,7 +157,7 @@ def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
     device = next(model.parameters()).device
     prompt = torch.zeros(1, 1, dtype=torch.long, device=device)  # a newline, where texts have one
     generator = torch.Generator(device).manual_seed(seed)
-    tokens = generate(model, prompt, 150, temperature=0.8, generator=generator)
+    tokens = generate(model, prompt, SPOKEN, temperature=0.8, generator=generator)
     return tokenizer.decode(tokens[0]).strip()
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tiny_transformer.capstone import cli
+from tiny_transformer.capstone import cli, report
 
 
 @pytest.fixture
@@ -21,3 +21,13 @@ def command(monkeypatch, capsys):
         return exit.value.code, out, err
 
     return run_command
+
+
+@pytest.fixture(autouse=True)
+def short_reports(monkeypatch):
+    """To speak at length and to draw take longer than the training of these small models.
+
+    A run that several tests share is made before this, and so has a whole report.
+    """
+    monkeypatch.setattr(report, "SPOKEN", 20)
+    monkeypatch.setattr(report, "draw_losses", lambda _, path: path.touch())
