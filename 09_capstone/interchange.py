@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tiny_transformer.embeddings.reference import CharTokenizer
+from tiny_transformer.engineering.config import RunConfig
+from tiny_transformer.engineering.memory import check_model_fits
 from tiny_transformer.engineering.reference import naming, override
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, in_evaluation
 
@@ -178,7 +180,7 @@ def read_gpt2_config(file: Path) -> ModelConfig:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         theirs = FIXED | {name: default for name, (_, default) in SETTINGS.items()} | told
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is not a configuration in JSON: {error}") from None
     for name, value in FIXED.items():
         if theirs[name] != value:
@@ -188,7 +190,10 @@ def read_gpt2_config(file: Path) -> ModelConfig:
     try:
         if theirs["n_inner"] is None:
             theirs["n_inner"] = 4 * theirs["n_embd"]
-        return override(ModelConfig(), {ours: theirs[name] for name, (ours, _) in SETTINGS.items()})
+        ours = {ours: theirs[name] for name, (ours, _) in SETTINGS.items()}
+        config = override(ModelConfig(), ours)
+        check_model_fits(RunConfig(model=config))
+        return config
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
 
