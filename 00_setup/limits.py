@@ -6,6 +6,7 @@ import reprlib
 from numbers import Integral, Real
 
 LARGEST_SEED = 2**32 - 1  # NumPy's
+LARGEST_FLOAT = 1e38  # about that of float32
 
 
 def check_number(

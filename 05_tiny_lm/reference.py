@@ -70,7 +70,10 @@ class ModelConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.positions == "rope" and self.d_head % 2:
-            raise ValueError(f"d_model / n_heads is {self.d_head}; rope needs an even head width")
+            raise ValueError(
+                f"n_heads is {self.n_heads}, so each is {self.d_head} wide; "
+                "rope needs an even head width"
+            )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.setup.limits import check_number
+from tiny_transformer.setup.limits import LARGEST_FLOAT, check_number
 from tiny_transformer.tiny_lm.reference import in_evaluation
 
 WHOLE = slice(None)
@@ -45,10 +45,10 @@ class TrainConfig:
         for name in ("batch_size", "accumulate"):
             check_number(name, getattr(self, name), least=1, whole=True)
         for name in ("max_norm", "muon_lr"):
-            check_number(name, getattr(self, name), above=0)
+            check_number(name, getattr(self, name), above=0, most=LARGEST_FLOAT)
         check_schedule(self.warmup_steps, self.max_steps, self.max_lr, self.min_lr)
         check_number("decay_fraction", self.decay_fraction, above=0, most=1)
-        check_number("weight_decay", self.weight_decay, least=0)
+        check_number("weight_decay", self.weight_decay, least=0, most=LARGEST_FLOAT)
         check_betas(self.betas)
         for name, choices in (
             ("schedule", ("cosine", "wsd")),
@@ -58,7 +58,9 @@ class TrainConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate is {self.accumulate}; it must divide batch_size")
+            raise ValueError(
+                f"accumulate is {self.accumulate}; it must divide batch_size, {self.batch_size}"
+            )
 
 
 def training_steps(
@@ -260,7 +262,7 @@ def warmup_stable_decay(
 def check_schedule(warmup_steps: int, max_steps: int, max_lr: float, min_lr: float) -> None:
     check_number("warmup_steps", warmup_steps, least=0, whole=True)
     check_number("max_steps", max_steps, least=1, whole=True)
-    check_number("max_lr", max_lr, above=0)
+    check_number("max_lr", max_lr, above=0, most=LARGEST_FLOAT)
     check_number("min_lr", min_lr, least=0)
     if min_lr > max_lr:
         raise ValueError(f"min_lr is {min_lr}; it must be at most max_lr, which is {max_lr}")

@@ -181,5 +181,6 @@ def top_p_filter(logits: Tensor, p: float) -> Tensor:
         return logits  # rounding below would cut off the tail
     descending, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
     before = descending.cumsum(dim=-1) - descending  # the mass of all likelier tokens
+    p = max(p, torch.finfo(before.dtype).tiny)  # which is not 0 for the likeliest either
     outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)
     return logits.masked_fill(outside, -math.inf)

@@ -37,7 +37,8 @@ def generate_ahead(
     `draft(text, n)` guesses at most n tokens after the text, (T,) -> (n,). One pass gives the
     logits after each of them, and every token is then drawn from its logits as always. As long as
     what is drawn is what was guessed, the next logits count too. A wrong guess costs time, never
-    text (Leviathan, Kalman and Matias 2023, section 2.3, for a draft that is sure of itself).
+    text (Leviathan, Kalman and Matias 2023, section 2.3, for a draft that is sure of itself). In 16
+    bits a pass over several tokens may round otherwise than passes over one.
     """
     if len(tokens) != 1:
         raise ValueError(f"tokens has {len(tokens)} prompts; guessing ahead works on one")

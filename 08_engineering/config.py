@@ -1,6 +1,5 @@
 """A run's settings: one frozen dataclass, presets as plain data, and a TOML file each way."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Literal
 
 import tomlkit
 
-from tiny_transformer.engineering.reference import override, write_through
+from tiny_transformer.engineering.reference import naming, override, replace_file
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
@@ -180,11 +179,10 @@ def read_config(path: Path, base: RunConfig) -> RunConfig:
     if path.exists() and not path.is_file():  # a pipe keeps one waiting, a device may not end
         raise ValueError(f"{path} is not a file")
     try:
-        settings = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also a number of 5,000 digits, or tables in tables
+        with naming(path):
+            text = path.read_text(encoding="utf-8-sig")  # some editors put a mark in front
+        settings = tomlkit.parse(text).unwrap()
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, deep nesting
         raise ValueError(f"{path} is not TOML: {error}") from None
     try:
         return override(base, settings)
@@ -198,10 +196,7 @@ def read_run_config(out: Path) -> RunConfig:
 
 
 def write_config(path: Path, config: RunConfig) -> None:
-    """Write beside, then rename: a kill in between leaves no config, never half of one."""
-    written = path.with_name(path.name + ".new")
-    write_through(written, tomlkit.dumps(without_none(asdict(config))).encode())
-    os.replace(written, path)
+    replace_file(path, tomlkit.dumps(without_none(asdict(config))).encode())
 
 
 def without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def check_like(found: Any, expected: Any, name: str) -> None:
         like = like and (type(found) is not int or abs(found) < 2**63)
     if not like:
         raise ValueError(
-            f"{place(found, name)} is {described(found)}; this run expects {described(expected)}"
+            f"{place(found, name)} is {described(found)}; this run expects {wanted(expected)}"
         )
     if isinstance(expected, Mapping):
         for key in (*expected, *found):
@@ -70,6 +70,12 @@ def described(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def wanted(expected: Any) -> str:
+    if type(expected) in (int, float):  # any will do
+        return "a whole number" if type(expected) is int else "a number"
+    return described(expected)
+
+
 def is_finite(value: Any) -> bool:
     if isinstance(value, Tensor):
         return bool(value.isfinite().all())
@@ -86,7 +92,8 @@ def first_not_finite(state: Any, name: str) -> str | None:
 
 def check_weights(found: Mapping[str, Any], model: nn.Module) -> None:
     """See that a state dict is one of this model, whatever kind of floats it was stored as."""
-    check_like({name: as_float(t) for name, t in found.items()}, model.state_dict(), "model")
+    found = {name: as_float(tensor) for name, tensor in found.items()}
+    check_like(found, model.state_dict(), "model")
     owners: dict[int, str] = {}  # weights that share memory must be the same again
     for name, weight in model.state_dict().items():
         owner = owners.setdefault(weight.data_ptr(), name)
@@ -128,8 +135,8 @@ def after_a_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.op
     twin, copied = copy.deepcopy((model, optimizer))
     for name, value in vars(optimizer).items():  # copying one keeps what PyTorch's have, no more
         vars(copied).setdefault(name, value)
-    twin.eval()
-    device = next(twin.parameters()).device
-    twin(torch.zeros(1, 1, dtype=torch.long, device=device)).sum().backward()
+    token = torch.zeros(1, 1, dtype=torch.long, device=next(twin.parameters()).device)
+    with torch.enable_grad():
+        twin.eval()(token).sum().backward()
     copied.step()
     return copied

@@ -164,11 +164,15 @@ def joined() -> Iterator[Processes]:
     Raises:
         ValueError: if torchrun left word of itself, and not of how many there are.
     """
-    if dist.is_torchelastic_launched() and "WORLD_SIZE" not in os.environ:
-        raise ValueError(
-            "TORCHELASTIC_RUN_ID is set, as torchrun does, and WORLD_SIZE is not: unset it"
-        )
-    count = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+    count = 1
+    if dist.is_torchelastic_launched():
+        told = os.environ.get("WORLD_SIZE", "")
+        if not told.isdecimal():
+            raise ValueError(
+                "TORCHELASTIC_RUN_ID is set, as torchrun does, "
+                f"and WORLD_SIZE is {told!r}, no number of processes: unset both"
+            )
+        count = int(told)
     if count == 1:
         yield ALONE
         return
@@ -185,5 +189,4 @@ def noticing_loss() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        told = str(error).partition("\n")[0]
-        raise ProcessLost(f"another process is gone, or does not answer: {told}") from error
+        raise ProcessLost("another process has ended, or does not answer") from error

@@ -112,19 +112,27 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
         "state.json": json.dumps(rest).encode(),
     }
     files["SHA256SUMS"] = b"".join(sum_line(name, data) for name, data in files.items())
-    shutil.rmtree(new, ignore_errors=True)
+    remove(new)
     new.mkdir(parents=True)
     try:
         for name, data in files.items():
             write_through(new / name, data)
     except OSError:
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
         raise
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    if os.path.lexists(path):
+        remove(old)
         path.rename(old)
     new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a folder, or the file or link in its place; whatever a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -141,8 +149,10 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         sums, model, tensors, rest = ((folder / name).read_bytes() for name in FILES)
+    except FileNotFoundError as error:
+        raise ValueError(f"checkpoint {folder} is incomplete: it lacks {error.filename}") from None
     except OSError as error:
-        raise ValueError(f"checkpoint {folder} is incomplete: {error}") from None
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
     for name, data in zip(FILES[1:], (model, tensors, rest), strict=True):
         if sum_line(name, data) not in sums:
             raise ValueError(
@@ -150,6 +160,8 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             )
     try:
         state = put_tensors(json.loads(rest), safetensors.torch.load(tensors))
+        if not isinstance(state, dict):
+            raise ValueError("state.json is no table")
         return {**state, "model": safetensors.torch.load(model)}
     except (KeyError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         told = str(error).partition("\n")[0] or type(error).__name__
@@ -180,6 +192,13 @@ def write_through(path: Path, data: bytes) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write beside, then rename: a kill, or a full disk, leaves the old file or the new one."""
+    new = path.with_name(path.name + ".new")
+    write_through(new, data)
+    os.replace(new, path)
 
 
 @contextmanager
@@ -239,8 +258,8 @@ def keep_best(folder: Path | str, n: int) -> list[Path]:
     ranked = sorted(losses, key=lambda path: (math.isnan(losses[path]), losses[path]))
     for worse in ranked[n:]:
         leftover = worse.with_name(worse.name + ".old")  # what a kill leaves of it counts no more
-        shutil.rmtree(leftover, ignore_errors=True)
-        shutil.rmtree(worse.rename(leftover))
+        remove(leftover)
+        remove(worse.rename(leftover))
     return ranked[:n]
 
 
@@ -293,9 +312,7 @@ class MetricsLog:
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, as if the run had stopped there."""
         kept = [record for record in self.read() if record["step"] <= step]
-        rewritten = self.path.with_name(self.path.name + ".new")
-        write_through(rewritten, b"".join(json.dumps(r).encode() + b"\n" for r in kept))
-        os.replace(rewritten, self.path)
+        replace_file(self.path, b"".join(json.dumps(r).encode() + b"\n" for r in kept))
 
 
 def random_states() -> dict[str, Any]:
@@ -339,12 +356,11 @@ def check_random_states(states: Mapping[str, Any]) -> None:
         name, keys, position, has_gauss, cached = states["numpy"]
         numbers = isinstance(gauss, float | None) and math.isfinite(cached + has_gauss)
         if not (numbers and name == "MT19937" and 0 <= position <= len(keys) == 624):
-            raise ValueError("numpy's generator has other states")
+            raise ValueError
         np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), position))
         torch.Generator().set_state(states["torch"])
         bytes_of_gpus = [*states["cuda"], *states.get("mps", [])]
         if not all(isinstance(s, Tensor) and s.dtype == torch.uint8 for s in bytes_of_gpus):
-            raise ValueError("a GPU's generator has bytes")
-    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        told = str(error).partition("\n")[0]
-        raise ValueError(f"random holds no states of generators: {told}") from None
+            raise ValueError
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError):
+        raise ValueError("random holds no states of generators, or not of all") from None

@@ -1,3 +1,18 @@
-from tiny_transformer.capstone.cli import main
+"""`python -m tiny_transformer.capstone` is `tiny-transformer`."""
 
-main()
+import signal
+
+
+def main() -> None:
+    """The command line. Ctrl-C ends it in silence even while PyTorch is imported, for seconds."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from tiny_transformer.capstone.cli import main
+
+    signal.signal(signal.SIGINT, before)
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.memory import check_fits, check_training_fits
 from tiny_transformer.engineering.processes import Processes, joined
-from tiny_transformer.engineering.reference import naming
+from tiny_transformer.engineering.reference import replace_file
 from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
@@ -87,12 +87,12 @@ class Source:
         return self.out or RUNS / f"{self.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
 
     def base(self) -> RunConfig:
+        base = PRESETS[self.preset]
         if self.resume and (self.folder() / "config.toml").exists():
-            return read_run_config(self.folder())
-        preset = PRESETS[self.preset]
+            base = read_run_config(self.folder())
         if self.config and not self.config.is_file():
             raise ValueError(f"--config is {self.config}; it must be a file of settings in TOML")
-        return read_config(self.config, preset) if self.config else preset
+        return read_config(self.config, base) if self.config else base
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class Train(Source):
                 processes.told()  # before it has ended, torchrun would end the first too
             return 130
         if processes.first:
-            print(f"best validation loss {best:.4f}; see loss.png and samples.md in {out}")
+            where = visible(str(out))
+            print(f"best validation loss {best:.4f}; see loss.png and samples.md in {where}")
         return 0
 
 
@@ -218,9 +219,8 @@ class Gallery:
         for prompt in prompts:
             encoded("--prompts", prompt, tokenizer)
         page = gallery(model, tokenizer, list(prompts), self.tokens, self.seed)
-        with naming(run / "gallery.md"):
-            (run / "gallery.md").write_text(page, encoding="utf-8")
-        print(run / "gallery.md")
+        replace_file(run / "gallery.md", page.encode())
+        print(visible(str(run / "gallery.md")))
         return 0
 
 
@@ -238,7 +238,7 @@ class Export:
     def __call__(self) -> int:
         write = {"hf": export_hf, "onnx": export_onnx}[self.to]
         write(*load_run(chosen(self.run)), self.out)
-        print(f"written to {self.out}; its README.md says how to use it")
+        print(f"written to {visible(str(self.out))}; its README.md says how to use it")
         return 0
 
 
@@ -293,12 +293,16 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
     source, others = read_source(args[1:], Source())
     if "--mine" in others or source.base().mine and "--no-mine" not in others:
         source, _ = read_source(args[1:], Source(preset="cpu"))  # what the exercises can do
-    return read(
+    base = source.base()
+    command = read(
         Train,
         prog="tiny-transformer train",
         args=args[1:],
-        default=Train(preset=source.preset, settings=source.base()),
+        default=Train(preset=source.preset, settings=base),
     )
+    if (size := command.settings.model.vocab_size) != base.model.vocab_size:
+        raise ValueError(f"model.vocab_size is {size}; it is that of the text: leave it out")
+    return command
 
 
 def read_source(args: list[str], default: Source) -> tuple[Source, list[str]]:
@@ -319,13 +323,15 @@ def read(kind: Any, **how: Any) -> Any:
         while cause := cause.__context__:
             if isinstance(cause, ValueError) and named_by_option(str(cause)):
                 raise cause from None
-        print(drawn.getvalue(), end="", file=sys.stderr)
+        print(visible(drawn.getvalue()), end="", file=sys.stderr)
         raise
 
 
 def sentence(error: Exception) -> str:
     """What went wrong, with the options' own names, and without what C++ adds to it."""
     first = str(error).partition("\n")[0]
+    if isinstance(error, FileExistsError):  # where a folder should be made
+        return f"{error.filename} is no folder"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in first:
@@ -339,7 +345,7 @@ def named_by_option(message: str) -> str | None:
     """The message with the name of an option, --model.n-heads, if it begins with that setting."""
     if message.startswith("--"):
         return message
-    name = re.match(r"[\w.]*", message)[0]
+    name = re.match(r"[\w.]*(?= )|", message)[0]  # of a path there would be more
     for prefix, kind in (
         ("", Train),
         ("", RunConfig),

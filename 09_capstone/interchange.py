@@ -232,7 +232,9 @@ def quiet() -> Iterator[None]:
 
 
 def must_be_free(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out is {out}, which is no folder; choose a new one")
+    if out.exists() and any(out.iterdir()):
         raise ValueError(f"out is {out}, which holds other things; choose a new folder")
 
 

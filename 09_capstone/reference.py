@@ -100,8 +100,8 @@ def train(
         session.take(state)
     elif not processes.first and (out / "last").exists():
         raise ValueError(
-            f"{out} has a run on this machine and none on that of the first process: start there "
-            "with --node-rank 0, or move the folder"
+            f"out is {out}, which has a run on this machine and none on that of the first process: "
+            "start with --node-rank 0 here, or move the folder"
         )
 
     steps = training_steps(

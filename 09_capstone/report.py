@@ -1,5 +1,6 @@
 """What a run tells: the progress bar, the metrics, and the pages that it leaves behind."""
 
+import io
 import math
 import os
 import platform
@@ -20,7 +21,7 @@ from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
 from tiny_transformer.engineering.expected import check_like
-from tiny_transformer.engineering.reference import MetricsLog, naming
+from tiny_transformer.engineering.reference import MetricsLog, naming, replace_file
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.curves import explain_curve
@@ -60,7 +61,7 @@ class Reporter(ExitStack):
         self.records = self.log.read()
         self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
         self.enter_context(standard_streams(patient=True))
-        print(f"run folder: {out}", flush=True)
+        print(f"run folder: {visible(str(out))}", flush=True)
         self.bar = self.enter_context(
             tqdm(
                 total=config.train.max_steps * self.tokens_per_step,
@@ -172,8 +173,7 @@ def write_report(out: Path) -> None:
         if "val_loss" in record:
             page.append(f"## Step {record['step']}, validation loss {record['val_loss']:.4f}")
             page.append(f"```text\n{record['sample']}\n```")
-    with naming(out / "samples.md"):
-        (out / "samples.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    replace_file(out / "samples.md", ("\n\n".join(page) + "\n").encode())
 
 
 def read_records(log: MetricsLog) -> list[dict[str, Any]]:
@@ -190,11 +190,12 @@ def read_records(log: MetricsLog) -> list[dict[str, Any]]:
             check_like(record.get("train_loss"), 0.0, "train_loss")
             if evaluated:
                 check_like(record["val_loss"], 0.0, "val_loss")
-            if evaluated and not isinstance(record.get("sample"), str):
-                raise ValueError
-        except ValueError:
+            if evaluated:
+                record["sample"].encode()
+        except (AttributeError, KeyError, ValueError):
             raise ValueError(
-                f"{log.path}, line {number}, lacks a step or a loss: delete that line"
+                f"{log.path}, line {number}, is no record of a run, with a step and its losses: "
+                "delete that line"
             ) from None
     return records
 
@@ -209,5 +210,6 @@ def draw_losses(records: list[dict], path: Path) -> None:
         axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=label)
     axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.legend()
-    with naming(path):
-        figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    replace_file(path, picture.getvalue())

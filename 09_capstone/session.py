@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -44,7 +45,7 @@ from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.curves import not_finite
 
 LOCK = ".lock"  # in a run folder; the system unlocks it when the process is gone, however it went
-BEGUN = {LOCK, "config.toml", "config.toml.new", "tensorboard"}  # all there is before a first step
+BEGUN = {LOCK, "config.toml.new", "tensorboard"}  # what a run may leave before it has settings
 HELD: dict[Path, FileLock] = {}  # the folders into which this process trains
 
 
@@ -114,10 +115,10 @@ class Session:
         state = self.state()
         for part in ("model", "optimizer"):
             if broken := first_not_finite(state[part], part):
+                kept = f"; {path} is as it was, to go on from" if has_checkpoint(path) else ""
                 raise ValueError(
-                    f"{broken} is not finite after step {self.step}, so this state is not saved "
-                    f"and {path} stays as it was; lower the learning rate, or go on from what was "
-                    "saved before, with --resume"
+                    f"after step {self.step} {broken} is not finite, so this state is not saved"
+                    f"{kept}; a lower learning rate may help"
                 )
         save_checkpoint(path, state)
 
@@ -175,6 +176,7 @@ class Session:
         for name in ("val_loss", "best_loss"):
             if state[name] is not None or state["step"] == last:
                 check_like(state[name], 0.0, name)
+                check_number(f"state.json: {name}", state[name], least=0)
         if self.scaler is not None and "scaler" in state:
             check_like(state["scaler"], self.scaler.state_dict(), "scaler")
             check_number("state.json: scaler/scale", state["scaler"]["scale"], above=0)
@@ -216,8 +218,9 @@ def check_settings(
     then = state.get("settings", {})
     if not isinstance(then, Mapping):
         raise ValueError(f"{path / 'state.json'}: settings is {described(then)}, and no table")
-    for name in (name for name in now if name in then and name.startswith(only)):
-        if repr(then[name]) != repr(now[name]):
+    compared = (name for name in now if name in then and name.startswith(only))
+    for name in compared:
+        if name != "model.vocab_size" and repr(then[name]) != repr(now[name]):
             raise ValueError(
                 f"{path} was made with {name} = {described(then[name])}, but config.toml has "
                 f"{described(now[name])}: put that back"
@@ -225,9 +228,13 @@ def check_settings(
 
 
 def way_out(path: Path) -> str:
-    """How to go on where `last/` cannot be used."""
+    """How to go on where `last/` cannot be used, if `best/` can."""
     best = path.with_name("best")
-    if path.name != "last" or not best.is_dir():
+    try:
+        whole = "optimizer" in load_checkpoint(best)
+    except (OSError, ValueError):
+        whole = False
+    if path.name != "last" or not whole:
         return ""
     return f"; to go on from {best}, copy it into the place of {path}"
 
@@ -252,10 +259,13 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     hold(out)
     try:
-        known = (out / "config.toml").exists()
-        if not known or (names <= BEGUN and not resume):
+        if "config.toml" not in names:
             if resume:
                 print(f"nothing to resume in {out}: starting from the beginning")
+            write_config(out / "config.toml", config)
+            return False
+        if not resume and LOCK in names and nothing_saved(out):
+            print(f"no checkpoint in {out}: starting from the beginning")
             write_config(out / "config.toml", config)
             return False
         if not resume:
@@ -264,7 +274,8 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
             )
         then, now = flatten(asdict(read_run_config(out))), flatten(asdict(config))
         for name in then:
-            if then[name] != now[name]:
+            # The vocabulary is that of the text, which is compared as a whole.
+            if name != "model.vocab_size" and then[name] != now[name]:
                 raise ValueError(
                     f"{name} is {now[name]!r}, but {out} was started with {then[name]!r}; "
                     "a resumed run keeps its settings"
@@ -273,7 +284,7 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
             clear_leftovers(out)
             return True
         refuse_to_start_over(out)
-        print(f"nothing was saved in {out} yet: starting from the beginning")
+        print(f"no checkpoint in {out}: starting from the beginning")
         return False
     except BaseException:
         let_go(out)
@@ -286,16 +297,22 @@ def has_checkpoint(path: Path) -> bool:
 
 def refuse_to_start_over(out: Path) -> None:
     """A run without `last/` may start again only if nothing that it was for would be lost."""
-    if os.path.lexists(out / "last"):
-        raise ValueError(f"{out / 'last'} is no folder, so there is nothing to go on from")
-    saved = [out / "best", *sorted(out.glob("checkpoints/step-*"))]
-    if found := [path for path in saved if path.exists()]:
+    last = out / "last"
+    if os.path.lexists(last):
+        raise ValueError(f"{last} is no folder, so there is nothing to go on from{way_out(last)}")
+    if not nothing_saved(out):
         raise ValueError(
-            f"{out} has no last/ to go on from; put it back, or go on from {found[0].name}/: copy "
-            f"{found[0]} to {out / 'last'}"
+            f"out is {out}, where a run was trained, but there is no last/ to go on from: put it "
+            f"back{way_out(last)}"
         )
-    if any("val_loss" in record for record in MetricsLog(out / "metrics.jsonl").read()):
-        raise ValueError(f"{out} has evaluations in metrics.jsonl, but no last/ to go on from")
+
+
+def nothing_saved(out: Path) -> bool:
+    """Whether a run ended before its first checkpoint, which follows upon its first evaluation."""
+    if any(os.path.lexists(out / name) for name in ("last", "last.old", "best", "best.old")):
+        return False
+    *before, _ = [{}, *MetricsLog(out / "metrics.jsonl").read()]
+    return not any(out.glob("checkpoints/*")) and not any("val_loss" in r for r in before)
 
 
 def clear_leftovers(out: Path) -> None:
@@ -367,7 +384,8 @@ def saved_when_lost(session: Session, out: Path, processes: Processes) -> Iterat
             session.save(out / "last")
         print(
             f"\ntiny-transformer: process {processes.rank} of {processes.count} lost another one "
-            f"after step {session.step}; to go on: {resume_command(out, processes)}\n({lost})",
+            f"after step {session.step}; to go on: {resume_command(out, processes)}\n"
+            f"({lost.__cause__})",
             file=sys.stderr,
             flush=True,
         )
@@ -375,7 +393,7 @@ def saved_when_lost(session: Session, out: Path, processes: Processes) -> Iterat
 
 
 def resume_command(out: Path, processes: Processes) -> str:
-    arguments = f"train --out {out} --resume"
+    arguments = f"train --out {shlex.quote(str(out))} --resume"
     if processes.count == 1:
         return f"tiny-transformer {arguments}"
     here = int(os.environ["LOCAL_WORLD_SIZE"])

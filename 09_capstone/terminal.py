@@ -76,7 +76,7 @@ class Stream:
         except OSError as error:
             self.drop()
             if isinstance(error, BrokenPipeError) and not self.patient:
-                raise SystemExit(1) from None  # the reader has seen enough
+                raise SystemExit(141) from None  # the reader has seen enough: as SIGPIPE would
             if not self.patient:
                 raise OSError(error.errno, error.strerror, self.name) from None
 

@@ -136,6 +136,8 @@ def read(path: Path) -> bytes:
             return path.read_bytes()
     except OSError as error:
         reason = error.strerror
+    except ValueError as error:  # no path at all: it has a null byte
+        reason = error
     raise CorpusError(f"corpus {path} cannot be read: {reason}")
 
 

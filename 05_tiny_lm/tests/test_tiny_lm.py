@@ -274,7 +274,7 @@ class TestModelConfig:
             small(**{field: value})
 
     def test_rope_refuses_heads_of_odd_width(self):
-        with pytest.raises(ValueError, match="d_model / n_heads is 3"):
+        with pytest.raises(ValueError, match="so each is 3 wide; rope needs"):
             small(d_model=12, n_heads=4, positions="rope")
 
     def test_sinusoidal_positions_refuse_an_odd_width(self):

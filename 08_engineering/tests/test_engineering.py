@@ -591,7 +591,7 @@ class TestProcesses:
     def test_without_torchrun_its_mark_alone_is_one_sentence(self, monkeypatch):
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        with pytest.raises(ValueError, match="TORCHELASTIC_RUN_ID is set.*unset it"):
+        with pytest.raises(ValueError, match="TORCHELASTIC_RUN_ID is set.*unset both"):
             with joined():
                 pass
 

@@ -98,7 +98,7 @@ TRAIN = [
     (["--train.min-lr", "1"], "--train.min-lr is 1.0; it must be at most max_lr"),
     (["--model.n-heads", "3"], "--model.n-heads is 3; it must divide d_model"),
     (["--model.positions", "rope", "--model.n-heads", "32"], "rope needs an even head width"),
-    (["--train.accumulate", "5"], "--train.accumulate is 5; it must divide batch_size"),
+    (["--train.accumulate", "5"], "--train.accumulate is 5; it must divide batch_size, 12"),
     (["--seed"], "--seed"),
     (["--out"], "--out"),
     (["surplus"], "surplus"),
@@ -167,7 +167,7 @@ EXPORT = [
     (["--out", "NEW"], "--to"),
     (["--to", "hf", "--out", "NEW"], "positions is 'rope'; Hugging Face's GPT-2 has 'learned'"),
     (["--to", "onnx", "--out", "FOLDER"], "--out is FOLDER, which holds other things"),
-    (["--to", "onnx", "--out", "SHORT"], "--out is SHORT, which holds other things"),
+    (["--to", "onnx", "--out", "SHORT"], "--out is SHORT, which is no folder"),
 ]
 COMMANDS = [["sample"], ["gallery"], ["export", "--to", "onnx", "--out", "NEW"], ["verify"]]
 TRAIN += [(["--config", f"SETTINGS{i}"], said) for i, said in enumerate(SETTINGS.values())]
@@ -342,7 +342,7 @@ class TestWhoeverReadsAlong:
     def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(self, desk, monkeypatch):
         monkeypatch.chdir(desk)
         monkeypatch.setattr(sys, "stdout", Failing(errno.EPIPE))
-        assert status_of(monkeypatch, "sample", "--run", "RUN", "--tokens", 1) == 1
+        assert status_of(monkeypatch, "sample", "--run", "RUN", "--tokens", 1) == 141
 
     @pytest.mark.parametrize("args", [["sample", "--run", "RUN"], ["verify", "--run", "RUN"]])
     def test_a_full_disk_behind_the_output_is_one_sentence(self, desk, monkeypatch, args):

@@ -119,8 +119,11 @@ class TestTheFolder:
         if export is export_onnx:
             pytest.importorskip("onnxscript", reason=DEV)
         (tmp_path / "config.json").write_text("mine", encoding="utf-8")
-        for out in (tmp_path, tmp_path / "config.json"):
-            with pytest.raises(ValueError, match="holds other things; choose a new folder"):
+        for out, told in (
+            (tmp_path, "holds other things"),
+            (tmp_path / "config.json", "no folder"),
+        ):
+            with pytest.raises(ValueError, match=f"{told}; choose a new"):
                 export(random_model(CLASSIC), tokenizer, out)
         assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
         assert (tmp_path / "config.json").read_text(encoding="utf-8") == "mine"

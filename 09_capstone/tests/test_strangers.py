@@ -21,6 +21,7 @@ from tiny_transformer.engineering import expected
 from tiny_transformer.engineering.config import PRESETS, read_run_config
 from tiny_transformer.engineering.reference import (
     FILES,
+    MetricsLog,
     load_checkpoint,
     save_checkpoint,
     sum_line,
@@ -268,14 +269,14 @@ class TestWhatIsMissing:
 
     def test_without_last_it_says_how_to_go_on_from_best(self, copy, refused):
         shutil.rmtree(copy / "last")
-        refused("has no last/ to go on from; .*copy .*best to .*last")
+        refused("there is no last/ to go on from: put it back; to go on from .*best, copy it")
         shutil.copytree(copy / "best", copy / "last")
         train(read_run_config(copy), copy, resume=True)
 
     def test_without_best_too_the_evaluations_count(self, copy, refused):
         shutil.rmtree(copy / "last")
         shutil.rmtree(copy / "best")
-        refused("has evaluations in metrics.jsonl, but no last/")
+        refused("where a run was trained, but there is no last/ to go on from: put it back$")
 
     def test_a_file_in_the_place_of_last_is_told(self, copy, refused):
         shutil.rmtree(copy / "last")
@@ -296,17 +297,39 @@ class TestWhatIsMissing:
     def test_the_pretrained_folder_is_no_run_to_go_on_with(self, tmp_path):
         copy = shutil.copytree(PRETRAINED, tmp_path / "pretrained")
         before = (copy / "metrics.jsonl").read_bytes()
-        with pytest.raises(ValueError, match="has no last/ to go on from"):
+        with pytest.raises(ValueError, match="there is no last/ to go on from: put it back$"):
             claim_folder(copy, read_run_config(copy), resume=True)
         assert (copy / "metrics.jsonl").read_bytes() == before
 
-    def test_a_run_that_came_to_nothing_is_a_free_folder(self, copy):
-        config = read_run_config(copy)
-        for path in copy.iterdir():
-            if path.name not in ("config.toml", "tensorboard"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        train(replace(config, seed=2), copy)
-        assert read_run_config(copy).seed == 2
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(
+        self, run, tmp_path, monkeypatch, capsys, resume
+    ):
+        def fail(*_):
+            raise OSError("the disk is full")
+
+        config, out = read_run_config(run), tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "save", fail)
+            with pytest.raises(OSError):
+                train(config, out)
+        assert "val_loss" in MetricsLog(out / "metrics.jsonl").read()[-1]
+        train(replace(config, seed=config.seed if resume else 2), out, resume)
+        assert f"no checkpoint in {out}: starting from the beginning" in capsys.readouterr().out
+        assert read_run_config(out).seed == (1 if resume else 2)
+
+    @pytest.mark.parametrize("dangling", [False, True])
+    def test_settings_of_somebody_else_stay(self, run, tmp_path, dangling):
+        config, file = read_run_config(run), tmp_path / "config.toml"
+        if dangling:
+            file.symlink_to(tmp_path / "elsewhere")
+        else:
+            file.write_text("mine = 'no'", encoding="utf-8")
+        with pytest.raises(ValueError, match="which holds a run; add --resume"):
+            train(config, tmp_path)
+        with pytest.raises((OSError, ValueError), match="config.toml"):
+            train(config, tmp_path, resume=True)
+        assert file.is_symlink() == dangling
 
 
 class TestDamage:
