@@ -465,6 +465,12 @@ class TestTheReference:
         with pytest.raises(ValueError, match="position 9; the context, max_len, is 8"):
             model(torch.zeros(1, 1, dtype=torch.long), cache)
 
+    @pytest.mark.parametrize("p", [1e-8, 1e-46, 1e-300, 5e-324])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_the_likeliest_stays_however_small_p_is(self, p, dtype):
+        logits = torch.tensor([[0.0, 2.0, 1.0]], dtype=dtype)
+        assert top_p_filter(logits, p).isfinite().tolist() == [[False, True, False]]
+
 
 class TestErrors:
     @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf, True])

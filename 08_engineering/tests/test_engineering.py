@@ -588,9 +588,10 @@ class TestProcesses:
         expected = torch.rand(3).tolist()
         assert self.draws(0, 3, 6) == expected
 
-    def test_without_torchrun_its_mark_alone_is_one_sentence(self, monkeypatch):
+    @pytest.mark.parametrize("size", ["", "y", "-1"])
+    def test_without_torchrun_its_mark_alone_is_one_sentence(self, monkeypatch, size):
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        monkeypatch.setenv("WORLD_SIZE", size)
         with pytest.raises(ValueError, match="TORCHELASTIC_RUN_ID is set.*unset both"):
             with joined():
                 pass

@@ -5,16 +5,17 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tiny_transformer.capstone import cli
+from tiny_transformer.capstone import __main__, cli
 from tiny_transformer.capstone.report import Board
 from tiny_transformer.capstone.terminal import visible
 from tiny_transformer.engineering import memory
@@ -97,6 +98,11 @@ TRAIN = [
     (["--train.betas", "0.9", "nan"], "--train.betas is nan"),
     (["--train.min-lr", "1"], "--train.min-lr is 1.0; it must be at most max_lr"),
     (["--model.n-heads", "3"], "--model.n-heads is 3; it must divide d_model"),
+    (["--model.vocab-size", "7"], "--model.vocab-size is 7; it is that of the text: leave it out"),
+    (
+        ["--train.muon-lr", "1e300"],
+        "--train.muon-lr is 1e+300; it must be above 0 and at most 1e+38",
+    ),
     (["--model.positions", "rope", "--model.n-heads", "32"], "rope needs an even head width"),
     (["--train.accumulate", "5"], "--train.accumulate is 5; it must divide batch_size, 12"),
     (["--seed"], "--seed"),
@@ -121,6 +127,9 @@ TRAIN = [
     (["--out", "RUN"], "--out is RUN, which holds a run; add --resume"),
     (["--out", "FOLDER"], "--out is FOLDER, which holds other things"),
     (["--out", "SHORT"], "--out is SHORT"),
+    (["--out", "SHORT/run"], "SHORT"),
+    (["--out", "RUN", "--resume", "--config", "NOWHERE"], "--config is NOWHERE; it must be a file"),
+    (["--out", "RUN", "--resume", "--config", "OTHER"], "--seed is 7, but RUN was started with 1"),
     *(
         ([f"--{name}", TRILLION, *others], f"--{name} is {TRILLION}; {what} takes at least")
         for name, what, *others in (
@@ -201,6 +210,7 @@ def desk(tmp_path_factory) -> Path:
     (folder / "EMPTY").touch()
     (folder / "LATIN").write_bytes(b"Caf\xe9")
     (folder / "SHORT").write_text("to be or\n", encoding="utf-8")
+    (folder / "OTHER").write_text("seed = 7\n", encoding="utf-8")
     (folder / "FOLDER").mkdir()
     (folder / "FOLDER" / "thesis.txt").write_text("two years of work", encoding="utf-8")
     os.mkfifo(folder / "FIFO")
@@ -350,6 +360,45 @@ class TestWhoeverReadsAlong:
         monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
         said = status_of(monkeypatch, *args)
         assert said == "tiny-transformer: standard output: No space left on device"
+
+    def test_a_page_that_cannot_be_written_leaves_the_old_one(self, desk, tmp_path, monkeypatch):
+        run = shutil.copytree(desk / "RUN", tmp_path / "RUN")
+        (run / "gallery.md").write_text("an older page", encoding="utf-8")
+
+        def full(_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        said = status_of(monkeypatch, "gallery", "--run", run, "--tokens", 1)
+        assert said == f"tiny-transformer: {run / 'gallery.md.new'}: No space left on device"
+        assert (run / "gallery.md").read_text(encoding="utf-8") == "an older page"
+        assert not (run / "gallery.md.new").exists()
+
+
+@pytest.mark.parametrize(
+    "message, said",
+    [
+        ("n_heads is 3; it must divide d_model", "--model.n-heads is 3; it must divide d_model"),
+        ("train.accumulate is 5", "--train.accumulate is 5"),
+        ("model/last/state.json is damaged", None),
+        ("seed.txt is no folder", None),
+    ],
+)
+def test_a_setting_is_told_by_its_option_and_a_path_by_its_name(message, said):
+    assert cli.named_by_option(message) == said
+
+
+def test_ctrl_c_ends_the_command_in_silence_even_while_it_is_imported(monkeypatch):
+    handlers = []
+
+    class Slow(ModuleType):
+        def __getattr__(self, name):
+            handlers.append(signal.getsignal(signal.SIGINT))
+            return lambda: handlers.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setitem(sys.modules, "tiny_transformer.capstone.cli", Slow("cli"))
+    __main__.main()
+    assert handlers[-2:] == [signal.SIG_DFL, signal.default_int_handler]
 
 
 class TestTensorBoard:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import shlex
 import shutil
 import struct
 from dataclasses import replace
@@ -15,10 +16,11 @@ import torch
 from filelock import FileLock
 
 from tiny_transformer.capstone.reference import build_model, load_run, train
-from tiny_transformer.capstone.session import LOCK, Session, claim_folder
+from tiny_transformer.capstone.session import LOCK, Session, claim_folder, resume_command
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.engineering import expected
 from tiny_transformer.engineering.config import PRESETS, read_run_config
+from tiny_transformer.engineering.processes import ALONE
 from tiny_transformer.engineering.reference import (
     FILES,
     MetricsLog,
@@ -250,6 +252,57 @@ def test_verify_says_what_it_could_check_without_last(copy, capsys):
     shutil.rmtree(copy / "last")
     assert verify(copy)
     assert re.search("unknown +last/ +there is none", capsys.readouterr().out)
+
+
+class TestVerifyLooksAtAll:
+    @pytest.mark.parametrize(
+        "harm, told",
+        [
+            (lambda run: forge_entry(run, "step", {}), "last is not of this run: state.json: step"),
+            (lambda run: forge_entry(run, "optimizer", None), "last is not of this run"),
+            (lambda run: (run / "metrics.jsonl").write_text("x\n"), "metrics.jsonl, line 1"),
+            (lambda run: (run / "checkpoints" / "step-000001").mkdir(parents=True), "incomplete"),
+            (
+                lambda run: shutil.move(run / "last", run / "kept") and (run / "last").touch(),
+                "last",
+            ),
+        ],
+    )
+    def test_whatever_is_wrong_is_told(self, copy, harm, told, capsys):
+        harm(copy)
+        assert not verify(copy)
+        assert re.search(f"FAILED .*{told}", capsys.readouterr().out)
+
+    def test_another_text_is_told(self, copy, capsys):
+        text = copy.parent / "other.txt"
+        text.write_text(TEXT + "!", encoding="utf-8")
+        file = copy / "config.toml"
+        old = read_run_config(copy).corpus
+        file.write_text(file.read_text(encoding="utf-8").replace(old, str(text)), encoding="utf-8")
+        assert not verify(copy)
+        assert "corpus is not the text" in capsys.readouterr().out
+
+
+def forge_entry(run: Path, name: str, value: Any) -> None:
+    state = json.loads((run / "last" / "state.json").read_bytes())
+    files = {file: (run / "last" / file).read_bytes() for file in FILES[1:]}
+    forge(run / "last", files | {"state.json": json.dumps(state | {name: value}).encode()})
+
+
+def test_a_link_in_the_place_of_a_checkpoint_is_replaced_and_what_it_leads_to_stays(copy):
+    best = (copy / "best" / "state.json").read_bytes()
+    shutil.rmtree(copy / "last")
+    (copy / "last").symlink_to("best")
+    session = session_of(copy)
+    for _ in range(2):
+        session.save(copy / "last")
+    assert not (copy / "last").is_symlink() and (copy / "best" / "state.json").read_bytes() == best
+    assert not (copy / "last.old").exists()
+
+
+def test_a_command_to_paste_is_quoted(tmp_path):
+    told = resume_command(tmp_path / "a b; c", ALONE)
+    assert shlex.split(told)[:4] == ["tiny-transformer", "train", "--out", str(tmp_path / "a b; c")]
 
 
 class TestWhatIsMissing:

@@ -257,6 +257,10 @@ class TestLoadText:
         with pytest.raises(CorpusError, match=r"nowhere.txt cannot be read: \w+"):
             load_text(tmp_path / "nowhere.txt")
 
+    def test_what_is_no_path_is_an_error_that_says_so(self):
+        with pytest.raises(CorpusError, match="cannot be read: embedded null byte"):
+            load_text("a\0b")
+
     def test_a_directory_is_an_error_that_says_so(self, tmp_path):
         with pytest.raises(CorpusError, match="cannot be read: it is a directory"):
             load_text(tmp_path)
