@@ -230,13 +230,18 @@ def check_settings(
 def way_out(path: Path) -> str:
     """How to go on where `last/` cannot be used, if `best/` can."""
     best = path.with_name("best")
-    try:
-        whole = "optimizer" in load_checkpoint(best)
-    except (OSError, ValueError):
-        whole = False
-    if path.name != "last" or not whole:
+    if path.name != "last" or whole_state(best) is None:
         return ""
     return f"; to go on from {best}, copy it into the place of {path}"
+
+
+def whole_state(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, if it is whole and more than the weights."""
+    try:
+        state = load_checkpoint(path)
+    except (OSError, ValueError):
+        return None
+    return state if "optimizer" in state else None
 
 
 def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
@@ -259,7 +264,7 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     hold(out)
     try:
-        if "config.toml" not in names:
+        if not os.path.lexists(out / "config.toml"):
             if resume:
                 print(f"nothing to resume in {out}: starting from the beginning")
             write_config(out / "config.toml", config)
@@ -280,7 +285,7 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
                     f"{name} is {now[name]!r}, but {out} was started with {then[name]!r}; "
                     "a resumed run keeps its settings"
                 )
-        if has_checkpoint(out / "last"):
+        if has_checkpoint(out / "last") or finished_saving(out):
             clear_leftovers(out)
             return True
         refuse_to_start_over(out)
@@ -293,6 +298,16 @@ def claim_folder(out: Path, config: RunConfig, resume: bool) -> bool:
 
 def has_checkpoint(path: Path) -> bool:
     return path.is_dir() or path.with_name(path.name + ".old").is_dir()  # as a kill may leave it
+
+
+def finished_saving(out: Path) -> bool:
+    """Write the `last/` that a kill prevented after the first `best/`, which is the same state."""
+    state, records = whole_state(out / "best"), MetricsLog(out / "metrics.jsonl").read()
+    newest = records and records[-1].get("step")
+    if os.path.lexists(out / "last") or state is None or state.get("step") != newest:
+        return False
+    save_checkpoint(out / "last", state)
+    return True
 
 
 def refuse_to_start_over(out: Path) -> None:

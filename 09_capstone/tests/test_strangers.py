@@ -15,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tiny_transformer.capstone import reference
 from tiny_transformer.capstone.reference import build_model, load_run, train
 from tiny_transformer.capstone.session import LOCK, Session, claim_folder, resume_command
 from tiny_transformer.capstone.verify import verify
@@ -305,26 +306,58 @@ def test_a_command_to_paste_is_quoted(tmp_path):
     assert shlex.split(told)[:4] == ["tiny-transformer", "train", "--out", str(tmp_path / "a b; c")]
 
 
+class Killed(BaseException):
+    """Not an Exception: what is killed does not get to handle it."""
+
+
 class TestWhatIsMissing:
     """A folder in which anything was trained is never started over without a word."""
 
     @pytest.fixture
     def refused(self, copy):
         def check(sentence: str) -> None:
+            (copy / LOCK).touch()
             before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
             with pytest.raises(ValueError, match=sentence):
                 train(read_run_config(copy), copy, resume=True)
             after = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
-            after.pop(copy / LOCK, None)
             assert after == before
 
         return check
 
-    def test_without_last_it_says_how_to_go_on_from_best(self, copy, refused):
+    def test_without_last_it_says_how_to_go_on_from_an_older_best(self, copy, refused, monkeypatch):
+        losses = iter([1.0, 2.0, 1.5])
+        monkeypatch.setattr(reference, "evaluate", lambda *_: next(losses))
+        config = read_run_config(copy)
+        shutil.rmtree(copy)
+        train(config, copy)
         shutil.rmtree(copy / "last")
         refused("there is no last/ to go on from: put it back; to go on from .*best, copy it")
         shutil.copytree(copy / "best", copy / "last")
-        train(read_run_config(copy), copy, resume=True)
+        assert train(config, copy, resume=True) == 1.0
+        assert [r["step"] for r in MetricsLog(copy / "metrics.jsonl").read()] == [1, 2, 3]
+
+    @pytest.mark.parametrize("saved", [0, 1])
+    def test_a_kill_at_the_first_checkpoint_costs_nothing(self, run, tmp_path, monkeypatch, saved):
+        """Before `best/`, or between `best/` and `last/`."""
+        done, original = [], Session.save
+
+        def save(session, path):
+            if len(done) == saved:
+                raise Killed
+            done.append(path)
+            original(session, path)
+
+        config, out = read_run_config(run), tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "save", save)
+            with pytest.raises(Killed):
+                train(config, out)
+        assert [path.name for path in done] == ["best"][:saved] and not (out / "last").exists()
+        train(config, out, resume=True)
+        for name in ("last", "best"):
+            weights = [(folder / name / "model.safetensors").read_bytes() for folder in (out, run)]
+            assert weights[0] == weights[1]
 
     def test_without_best_too_the_evaluations_count(self, copy, refused):
         shutil.rmtree(copy / "last")
