@@ -71,13 +71,15 @@ class Processes:
         """What the first process tells; if it ends before, so does this one, without a word.
 
         What several processes have to say would come twice, or not at all: torchrun ends the
-        others as soon as one has failed.
+        others as soon as one has failed. None says that the first was interrupted.
         """
         values = [None]
         try:
             dist.broadcast_object_list(values)
         except RuntimeError:  # the first has ended, and said why; its exit status counts
             sys.exit()
+        if values[0] is None:
+            raise KeyboardInterrupt
         return values[0]
 
     def parallel(self, model: nn.Module, accumulate: int) -> nn.Module:

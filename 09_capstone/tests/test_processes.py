@@ -180,3 +180,11 @@ def test_the_others_end_without_a_word_where_the_first_has_ended(config, tmp_pat
     with pytest.raises(SystemExit) as end:
         train(config, tmp_path / "run", processes=Processes(1, count=2))
     assert end.value.code is None
+
+
+def test_the_others_stop_where_the_first_was_interrupted_before_it_told(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", lambda values: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", processes=Processes(1, count=2))
