@@ -160,9 +160,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             )
     try:
         state = put_tensors(json.loads(rest), safetensors.torch.load(tensors))
-        if not isinstance(state, dict):
-            raise ValueError("state.json is no table")
-        return {**state, "model": safetensors.torch.load(model)}
+        if not isinstance(state, dict) or "model" in state:
+            raise ValueError("state.json is no table, or has a second model")
+        return {"model": safetensors.torch.load(model), **state}
     except (KeyError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         told = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{folder} holds something else than a checkpoint: {told}") from None

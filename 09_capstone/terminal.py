@@ -82,7 +82,7 @@ class Stream:
 
     def drop(self) -> None:
         """Let what is written from now on, and what still waits for it, go nowhere."""
-        with suppress(OSError), open(os.devnull, "w") as nowhere:  # a stream without a descriptor
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:  # a stream without a descriptor
             os.dup2(nowhere.fileno(), self.stream.fileno())
 
 

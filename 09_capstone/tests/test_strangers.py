@@ -261,7 +261,7 @@ class TestVerifyLooksAtAll:
         [
             (lambda run: forge_entry(run, "step", {}), "last is not of this run: state.json: step"),
             (lambda run: forge_entry(run, "optimizer", None), "last is not of this run"),
-            (lambda run: (run / "metrics.jsonl").write_text("x\n"), "metrics.jsonl, line 1"),
+            (lambda run: (run / "metrics.jsonl").write_bytes(b"x\n"), "metrics.jsonl, line 1"),
             (lambda run: (run / "checkpoints" / "step-000001").mkdir(parents=True), "incomplete"),
             (
                 lambda run: shutil.move(run / "last", run / "kept") and (run / "last").touch(),
