@@ -45,7 +45,7 @@ from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 from tiny_transformer.training.curves import not_finite
 
 LOCK = ".lock"  # in a run folder; the system unlocks it when the process is gone, however it went
-BEGUN = {LOCK, "config.toml.new", "tensorboard"}  # what a run may leave before it has settings
+BEGUN = {LOCK, "config.toml.new"}  # what a kill leaves of a run that has no settings yet
 HELD: dict[Path, FileLock] = {}  # the folders into which this process trains
 
 
