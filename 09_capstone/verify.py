@@ -48,12 +48,9 @@ def checks(run: Path) -> Iterator[Check]:
     states = {}
     for path in (run / "best", run / "last"):
         if not has_checkpoint(path):
-            there = os.path.lexists(path)
-            yield (
-                f"{path.name}/",
-                False if there else None,
-                "no folder" if there else "there is none",
-            )
+            if os.path.lexists(path):
+                raise ValueError(f"{path} is no folder")
+            yield f"{path.name}/", None, "there is none"
             continue
         state = states[path.name] = load_checkpoint(path)
         try_on(session, state, path, whole="optimizer" in state and not config.mine)

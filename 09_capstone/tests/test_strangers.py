@@ -265,7 +265,7 @@ class TestVerifyLooksAtAll:
             (lambda run: (run / "checkpoints" / "step-000001").mkdir(parents=True), "incomplete"),
             (
                 lambda run: shutil.move(run / "last", run / "kept") and (run / "last").touch(),
-                "last",
+                "last is no folder",
             ),
         ],
     )
