@@ -94,7 +94,12 @@ def check_weights(found: Mapping[str, Any], model: nn.Module) -> None:
     """See that a state dict is one of this model, whatever kind of floats it was stored as."""
     found = {name: as_float(tensor) for name, tensor in found.items()}
     check_like(found, model.state_dict(), "model")
-    owners: dict[int, str] = {}  # weights that share memory must be the same again
+    check_tied(found, model)
+
+
+def check_tied(found: Mapping[str, Tensor], model: nn.Module) -> None:
+    """See that weights which share memory in this model are the same in a state dict like its."""
+    owners: dict[int, str] = {}
     for name, weight in model.state_dict().items():
         owner = owners.setdefault(weight.data_ptr(), name)
         if weight.numel() and not torch.equal(found[name], found[owner]):

@@ -33,7 +33,7 @@ def check_model_fits(config: RunConfig) -> None:
     Raises:
         ValueError: names the setting that asks for most, what it takes and what there is.
     """
-    check_settings(config, built, "the model", CPU)
+    check_greatest(config, built, "the model", CPU)
 
 
 def check_training_fits(config: RunConfig, device: torch.device, processes: int = 1) -> None:
@@ -43,10 +43,10 @@ def check_training_fits(config: RunConfig, device: torch.device, processes: int 
         ValueError: as `check_model_fits`.
     """
     check_model_fits(config)
-    check_settings(config, partial(trained, processes=processes), "a training step", device)
+    check_greatest(config, partial(trained, processes=processes), "a training step", device)
 
 
-def check_settings(
+def check_greatest(
     config: RunConfig, reckon: Callable[[RunConfig], int], what: str, device: torch.device
 ) -> None:
     greatest = min(LEAST, key=lambda name: reckon(override(config, LEAST[name])))

@@ -291,9 +291,10 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
         )
     # Read twice: the preset decides which defaults the other options have.
     source, others = read_source(args[1:], Source())
-    if "--mine" in others or source.base().mine and "--no-mine" not in others:
-        source, _ = read_source(args[1:], Source(preset="cpu"))  # what the exercises can do
     base = source.base()
+    if "--mine" in others or base.mine and "--no-mine" not in others:
+        source, _ = read_source(args[1:], Source(preset="cpu"))  # what the exercises can do
+        base = source.base()
     command = read(
         Train,
         prog="tiny-transformer train",

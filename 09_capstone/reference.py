@@ -65,13 +65,14 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is finished and saved.
     """
     text, state = (None, None) if processes.first else processes.told()
+    chosen = choose_device(config.device)
     if processes.first:
         processes.check(config.train.batch_size, config.train.accumulate)
-        check_training_fits(config, choose_device(config.device), processes.count)
+        check_training_fits(config, chosen, processes.count)
         text = load_text(config.corpus)
-    device = processes.device(choose_device(config.device))
+    device = processes.device(chosen)
     # All cards of a machine do as its first one does: their gradients are averaged.
-    use = choose_arithmetic(config, choose_device(config.device))
+    use = choose_arithmetic(config, chosen)
     if use.chosen and processes.first:
         print(use.chosen, flush=True)
 

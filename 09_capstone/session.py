@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from tiny_transformer.engineering.config import RunConfig, read_run_config, writ
 from tiny_transformer.engineering.expected import (
     check_like,
     check_optimizer,
-    check_weights,
+    check_tied,
     described,
     first_not_finite,
 )
@@ -37,6 +36,7 @@ from tiny_transformer.engineering.reference import (
     keep_best,
     load_checkpoint,
     random_states,
+    remove,
     restore_random_states,
     save_checkpoint,
 )
@@ -181,8 +181,8 @@ class Session:
             check_like(state["scaler"], self.scaler.state_dict(), "scaler")
             check_number("state.json: scaler/scale", state["scaler"]["scale"], above=0)
         check_like(state["characters"], self.characters, "characters")
-        check_weights(state["model"], self.model)
-        check_like(state["model"], self.model.state_dict(), "model")  # of the same floats too
+        check_like(state["model"], self.model.state_dict(), "model")
+        check_tied(state["model"], self.model)
         check_optimizer(state["optimizer"], self.model, self.optimizer, state["step"])
         check_like(state["batches"], self.batches.get_state(), "batches")
         try:
@@ -334,7 +334,7 @@ def clear_leftovers(out: Path) -> None:
     """Delete what a kill left of numbered checkpoints, half written or half deleted."""
     for path in out.glob("checkpoints/step-*"):
         if path.suffix in (".new", ".old") or not all((path / name).exists() for name in FILES):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
 
 def hold(out: Path) -> None:
