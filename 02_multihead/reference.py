@@ -22,25 +22,16 @@ class MultiHeadAttention(nn.Module):
         ValueError: if the heads do not divide d_model.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        dropout: float = 0.0,
-        causal: bool = True,
-        bias: bool = True,
-        qk_norm: bool = False,
-    ):
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, causal: bool = True):
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"n_heads is {n_heads}; it must divide d_model, which is {d_model}")
         self.n_heads = n_heads
         self.causal = causal
-        self.qk_norm = qk_norm
-        self.q_proj = nn.Linear(d_model, d_model, bias=bias)
-        self.k_proj = nn.Linear(d_model, d_model, bias=bias)
-        self.v_proj = nn.Linear(d_model, d_model, bias=bias)
-        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -58,8 +49,6 @@ class MultiHeadAttention(nn.Module):
         q = split_heads(self.q_proj(x), self.n_heads)  # (B, n_heads, T, d_head)
         k = split_heads(self.k_proj(x), self.n_heads)
         v = split_heads(self.v_proj(x), self.n_heads)
-        if self.qk_norm:  # bounds every score by sqrt(d_head) (Henry et al. 2020)
-            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
         if rotate is not None:
             q, k = rotate(q), rotate(k)
         if remember is not None:

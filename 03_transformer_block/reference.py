@@ -21,23 +21,12 @@ class TransformerBlock(nn.Module):
     gradient has a path straight through every block (Xiong et al. 2020).
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        d_ff: int,
-        dropout: float = 0.0,
-        norm: Callable[[int], nn.Module] | None = None,
-        bias: bool = True,
-        qk_norm: bool = False,
-        activation: str = "gelu",
-    ):
+    def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0):
         super().__init__()
-        norm = norm or LayerNorm
-        self.ln_1 = norm(d_model)
-        self.attention = MultiHeadAttention(d_model, n_heads, dropout, bias=bias, qk_norm=qk_norm)
-        self.ln_2 = norm(d_model)
-        self.feed_forward = FeedForward(d_model, d_ff, dropout, bias, activation)
+        self.ln_1 = LayerNorm(d_model)
+        self.attention = MultiHeadAttention(d_model, n_heads, dropout)
+        self.ln_2 = LayerNorm(d_model)
+        self.feed_forward = FeedForward(d_model, d_ff, dropout)
 
     def forward(
         self,
@@ -94,29 +83,18 @@ class RMSNorm(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between, the same for every position.
 
-    (..., d_model) -> (..., d_model), through d_ff in the middle. `activation` "relu2" is the
-    squared ReLU that a search found in its place (So et al. 2021).
+    (..., d_model) -> (..., d_model), through d_ff in the middle.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        dropout: float = 0.0,
-        bias: bool = True,
-        activation: str = "gelu",
-    ):
+    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0):
         super().__init__()
-        self.activation = activation
-        self.up = nn.Linear(d_model, d_ff, bias=bias)
-        self.down = nn.Linear(d_ff, d_model, bias=bias)
+        self.up = nn.Linear(d_model, d_ff)
+        self.down = nn.Linear(d_ff, d_model)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.up(x)
-        if self.activation == "relu2":
-            return self.dropout(self.down(F.relu(hidden).square()))
-        return self.dropout(self.down(F.gelu(hidden, approximate="tanh")))  # `gelu`, fused
+        hidden = F.gelu(self.up(x), approximate="tanh")  # `gelu`, fused
+        return self.dropout(self.down(hidden))
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -126,33 +126,17 @@ class TransformerEmbedding(ExactTables):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """tokens (B, T), the first of which stands at position `start` -> (B, T, d_model)."""
-        x = self.token(tokens)
-        positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
+        """tokens (B, T) -> (B, T - start, d_model): the vectors from position `start` on."""
+        if not 0 <= start < max(tokens.size(1), 1):
+            raise ValueError(f"start is {start}; tokens has {tokens.size(1)} positions")
+        x = self.token(tokens[:, start:])
+        positions = torch.arange(start, tokens.size(1), device=tokens.device)
         if self.position is not None:
             x = x + self.position(positions)
         if self.waves is not None:
             # A slice would run past max_len without a word, and float32 widens what is narrower.
             x = (x + F.embedding(positions, self.waves)).to(x.dtype)
         return self.dropout(x)
-
-
-class TokenShift(nn.Module):
-    """Adds to each token's vector a learned share of the vector before it, feature by feature.
-
-    x (B, T, d_model) -> (B, T, d_model), so that the first block reads pairs of tokens and need not
-    attend for them. After RWKV's token shift (Peng et al. 2023, section 3.1). Starts as nothing.
-    """
-
-    def __init__(self, d_model: int):
-        super().__init__()
-        self.share = nn.Parameter(torch.zeros(d_model))
-
-    def forward(self, x: Tensor, before: Tensor | None = None) -> Tensor:
-        """`before` (B, 1, d_model) stands before the first of x; by default nothing does."""
-        if before is None:
-            before = torch.zeros_like(x[:, :1])
-        return x + self.share * torch.cat((before, x[:, :-1]), dim=1)
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:

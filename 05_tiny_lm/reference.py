@@ -3,11 +3,11 @@
 Shapes: B batch, T positions, d_model width of the residual stream, vocab_size characters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,16 @@ from torch import Tensor, nn
 from tiny_transformer.embeddings.reference import (
     POSITIONS,
     ExactTables,
-    TokenShift,
     TransformerEmbedding,
     apply_rotary,
     rotary_table,
 )
 from tiny_transformer.setup.limits import check_number
-from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
-
-if TYPE_CHECKING:
-    from tiny_transformer.sampling.reference import KVCache
+from tiny_transformer.transformer_block.reference import LayerNorm, TransformerBlock
 
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("gelu", "relu2")
+MODERN = ("norm", "bias", "tie_weights", "qk_norm", "activation", "token_shift", "zero_init")
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,15 @@ class ModelConfig:
     n_heads: int = 4
     d_ff: int = 512
     dropout: float = 0.0
-    norm: Literal["layer", "rms"] = "layer"
     positions: Literal["learned", "sinusoidal", "rope"] = "learned"
+    # What came after GPT-2, or differs from it: `modern.py` puts it in.
+    norm: Literal["layer", "rms"] = "layer"
     bias: bool = True
-    tie_weights: bool = True  # the head reuses the token table (Press and Wolf 2017)
-    qk_norm: bool = False  # queries and keys of RMS 1, before they turn (Henry et al. 2020)
+    tie_weights: bool = True
+    qk_norm: bool = False
     activation: Literal["gelu", "relu2"] = "gelu"
-    token_shift: bool = False  # each vector gets a share of the one before (Peng et al. 2023)
-    zero_init: bool = False  # every block starts as the identity (Zhang et al. 2019, Fixup)
+    token_shift: bool = False
+    zero_init: bool = False
 
     def __post_init__(self):
         for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff"):
@@ -81,93 +79,103 @@ class ModelConfig:
     def d_head(self) -> int:
         return self.d_model // self.n_heads
 
+    @property
+    def classic(self) -> "ModelConfig":
+        """The same shape without what `modern.py` puts in."""
+        return replace(self, **{name: getattr(ModelConfig, name) for name in MODERN})
+
+
+class Cache(Protocol):
+    """What remembers the keys and values of the tokens that have been read (module 07)."""
+
+    length: int  # how many tokens those are
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
+
 
 class TinyTransformerLM(ExactTables):
     """A decoder-only transformer: tokens (B, T) -> logits (B, T, vocab_size).
 
-    The logits at position t score the token at t + 1. With the default configuration this is
-    GPT-2 (Radford et al. 2019).
+    The logits at position t score the token at t + 1. This is GPT-2 (Radford et al. 2019), with a
+    choice of positions; the head shares its weights with the token table (Press and Wolf 2017).
+
+    Raises:
+        ValueError: if the configuration asks for more; `build` of `modern.py` makes any model.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        check_classic(config)
         self.config = config
-        norm = LayerNorm if config.norm == "layer" else RMSNorm
         self.embedding = TransformerEmbedding(
             config.vocab_size, config.d_model, config.max_len, config.dropout, config.positions
         )
-        self.shift = TokenShift(config.d_model) if config.token_shift else None
         self.blocks = nn.ModuleList(
-            TransformerBlock(
-                config.d_model,
-                config.n_heads,
-                config.d_ff,
-                config.dropout,
-                norm,
-                config.bias,
-                config.qk_norm,
-                config.activation,
-            )
+            TransformerBlock(config.d_model, config.n_heads, config.d_ff, config.dropout)
             for _ in range(config.n_layers)
         )
-        self.ln_f = norm(config.d_model)
+        self.ln_f = LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_weights:
-            self.head.weight = self.embedding.token.weight
+        self.head.weight = self.embedding.token.weight
         if config.positions == "rope":
             cos, sin = rotary_table(torch.arange(config.max_len), config.d_head)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         init_weights(self)
-        if config.zero_init:
-            start_silent(self)
 
-    def forward(self, tokens: Tensor, cache: "KVCache | None" = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab_size).
 
-        With a `cache` (module 07) the tokens continue the ones it has already seen.
+        Of what a `cache` has read, the first `cache.length` tokens, nothing is computed again: the
+        logits are those of the others, (B, T - cache.length, vocab_size).
 
         Raises:
-            ValueError: if the sequence is longer than the context, `config.max_len`.
+            ValueError: if there are more tokens than the context, `config.max_len`, or no new ones.
         """
         if tokens.dim() != 2:
             raise ValueError(f"tokens is {tuple(tokens.shape)}; it must be (B, T)")
-        start = 0 if cache is None else cache.length
-        end = start + tokens.size(1)
-        if end > self.config.max_len:
+        T, start = tokens.size(1), 0 if cache is None else cache.length
+        if T > self.config.max_len:
             raise ValueError(
-                f"tokens reach position {end}; the context, max_len, is {self.config.max_len}"
+                f"tokens reach position {T}; the context, max_len, is {self.config.max_len}"
             )
-        rotate = None
-        if self.config.positions == "rope":
-            rotate = partial(apply_rotary, cos=self.cos[start:end], sin=self.sin[start:end])
+        if cache is not None and start >= T:
+            raise ValueError(
+                f"tokens has {T} positions; the cache has read {start}, so none is new"
+            )
         x = self.embedding(tokens, start)
-        if self.shift is not None:
-            x = self.shift(x, self.vector_before(tokens, cache))
+        rotate = self.rotation(start, T)
         for layer, block in enumerate(self.blocks):
             remember = None if cache is None else partial(cache.append, layer)
-            x = block(x, rotate, remember)
+            x = block(x, rotate=rotate, remember=remember)
         if cache is not None:
-            cache.length = end
+            cache.length = T
         return self.head(self.ln_f(x))
 
-    def vector_before(self, tokens: Tensor, cache: "KVCache | None") -> Tensor | None:
-        """(B, 1, d_model): the token before the first of `tokens`, if the cache has read one."""
-        if cache is None:
+    def rotation(self, start: int, end: int) -> Callable[[Tensor], Tensor] | None:
+        """What turns the queries and keys at positions `start` to `end` - 1, if anything does."""
+        if self.config.positions != "rope":
             return None
-        start, read = cache.length, cache.tokens
-        cache.tokens = torch.cat((read[:, :start], tokens), dim=1)
-        return self.embedding(read[:, start - 1 : start], start - 1) if start else None
+        return partial(apply_rotary, cos=self.cos[start:end], sin=self.sin[start:end])
+
+
+def check_classic(config: ModelConfig) -> None:
+    for name in MODERN:
+        value, classic = getattr(config, name), getattr(ModelConfig, name)
+        if value != classic:
+            raise ValueError(
+                f"{name} is {value!r}; GPT-2 has {classic!r}, and `modern.py` makes the others"
+            )
 
 
 def init_weights(model: nn.Module) -> None:
-    """Start as GPT-2 does: weights from N(0, 0.02), biases and shares 0, norms the identity.
+    """Start as GPT-2 does: weights from N(0, 0.02), biases 0, norms the identity.
 
     The projections that add to the residual stream are scaled down by sqrt(2 n_layers), since
     that many of them add up (Radford et al. 2019, section 2.3).
     """
     for name, parameter in model.named_parameters():
-        if name.endswith(("bias", "share")):
+        if name.endswith("bias"):
             nn.init.zeros_(parameter)
         elif parameter.dim() == 1:
             nn.init.ones_(parameter)
@@ -177,33 +185,16 @@ def init_weights(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.02)
 
 
-@torch.no_grad()
-def start_silent(model: nn.Module) -> None:
-    """Zero what adds to the residual stream: at first the model reads one token alone.
-
-    A head of its own starts at zero too, so that all tokens are equally likely, and the table,
-    which then has no scores to give, larger: what the blocks add should not drown it at once.
-    """
-    for block in model.blocks:
-        block.attention.out_proj.weight.zero_()
-        block.feed_forward.down.weight.zero_()
-    if not model.config.tie_weights:
-        model.head.weight.zero_()
-        nn.init.normal_(model.embedding.token.weight, std=0.3)
-
-
 def count_parameters(config: ModelConfig) -> int:
-    """How many numbers a model of this shape learns, without building it."""
-    d, bias = config.d_model, int(config.bias)
-    norm = 2 * d if config.norm == "layer" else d
-    attention = 4 * (d * d + bias * d)
-    feed_forward = 2 * d * config.d_ff + bias * (config.d_ff + d)
+    """How many numbers a classic model of this shape learns, without building it."""
+    check_classic(config)
+    d = config.d_model
+    norm = 2 * d
+    attention = 4 * (d * d + d)
+    feed_forward = 2 * d * config.d_ff + config.d_ff + d
     block = 2 * norm + attention + feed_forward
-    table = config.vocab_size * d
     positions = config.max_len * d if config.positions == "learned" else 0
-    head = 0 if config.tie_weights else table
-    shift = d if config.token_shift else 0
-    return table + positions + shift + config.n_layers * block + norm + head
+    return config.vocab_size * d + positions + config.n_layers * block + norm
 
 
 @torch.no_grad()

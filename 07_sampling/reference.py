@@ -40,17 +40,14 @@ def generate(
     B, T = tokens.shape
     lengths = torch.full((B,), T) if lengths is None else lengths
     shortest, lengths = int(lengths.min()), lengths.to(tokens.device)
-    cache, window, seen = None, -1, 0
+    cache, window = None, -1
     tokens = torch.cat((tokens, tokens.new_zeros(B, max_new_tokens)), dim=1)
     with in_evaluation(model):
         for end in range(shortest, T + max_new_tokens):
             start = window_start(end, model.config.max_len)
-            if start > window:
-                window = seen = start
-                cache = KVCache(model.config, B, tokens.device) if use_cache else None
-            logits = model(tokens[:, seen:end], cache)[:, -1]  # (B, vocab_size)
-            if use_cache:
-                seen = end
+            if use_cache and start > window:
+                window, cache = start, KVCache(model.config, B, tokens.device)
+            logits = model(tokens[:, start:end], cache)[:, -1]  # (B, vocab_size)
             choice = sample(logits, temperature, top_k, top_p, generator)
             tokens[:, end] = torch.where(end < lengths, tokens[:, end], choice)
     return tokens
@@ -81,8 +78,7 @@ class KVCache:
 
     Attention reads the past only through its keys and values, and those never change. Room for
     the whole context is reserved at once: (n_layers, B, n_heads, max_len, d_head), twice, and
-    takes the dtype of what is appended. Their ids, (B, length), are noted only by a model with a
-    token shift, which looks back one token.
+    takes the dtype of what is appended.
     """
 
     def __init__(
@@ -94,7 +90,6 @@ class KVCache:
         shape = (config.n_layers, batch_size, config.n_heads, config.max_len, config.d_head)
         self.keys = torch.empty(shape, device=device)
         self.values = torch.empty(shape, device=device)
-        self.tokens = torch.empty((batch_size, 0), dtype=torch.long, device=device)
         self.length = 0  # tokens read so far; the model moves it on once all layers have appended
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

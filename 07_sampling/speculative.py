@@ -52,13 +52,12 @@ def generate_ahead(
         while end < total:
             start = window_start(end, max_len)
             if start > window:
-                window = seen = start
-                cache = KVCache(model.config, 1, tokens.device)
+                window, cache = start, KVCache(model.config, 1, tokens.device)
             # Guesses stay inside the window, and one token is always drawn after the last of them.
             guesses = draft(tokens[0, :end], min(GUESSES, start + max_len - end, total - end - 1))
             guessed = end + len(guesses)
             tokens[0, end:guessed] = guesses
-            logits = model(tokens[:, seen:guessed], cache)[0, end - 1 - guessed :]
+            logits = model(tokens[:, start:guessed], cache)[0, end - 1 - guessed :]
             for scores in logits.split(1):
                 choice = sample(scores, temperature, top_k, top_p, generator)
                 right = torch.equal(choice, tokens[:, end])
@@ -66,8 +65,7 @@ def generate_ahead(
                 end += 1
                 if not right:
                     break
-            seen = end - 1
-            cache.length = seen - start  # forget the guesses that were wrong
+            cache.length = end - 1 - start  # forget the guesses that were wrong
     return tokens
 
 

@@ -13,7 +13,8 @@ import torch
 
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import override
-from tiny_transformer.tiny_lm.reference import ModelConfig, count_parameters
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
+from tiny_transformer.tiny_lm.reference import ModelConfig
 
 CPU = torch.device("cpu")
 BLOCK = 30_000  # bytes of Python's objects around the numbers of one block, measured,
@@ -89,7 +90,7 @@ def trained(config: RunConfig, processes: int) -> int:
 
 
 def learned(model: ModelConfig) -> int:
-    return count_parameters(replace(model, vocab_size=1))
+    return count_modern_parameters(replace(model, vocab_size=1))
 
 
 def tabled(model: ModelConfig) -> int:

@@ -26,16 +26,10 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.memory import check_model_fits
 from tiny_transformer.engineering.reference import naming, override
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, in_evaluation
 
-CLASSIC = {  # GPT-2 has nothing else
-    "positions": "learned",
-    "norm": "layer",
-    "bias": True,
-    "qk_norm": False,
-    "activation": "gelu",
-    "token_shift": False,
-}
+CLASSIC = ("positions", "norm", "bias", "qk_norm", "activation", "token_shift")  # no choice there
 FIXED = {  # where Hugging Face leaves a choice, and our model has made it
     "model_type": "gpt2",
     "activation_function": "gelu_new",  # the tanh form
@@ -77,8 +71,8 @@ def export_hf(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path) -> 
     Raises:
         ValueError: if the model is not a GPT-2, or `out` holds anything.
     """
-    for name, classic in CLASSIC.items():
-        value = getattr(model.config, name)
+    for name in CLASSIC:
+        value, classic = getattr(model.config, name), getattr(ModelConfig, name)
         if value != classic:
             raise ValueError(
                 f"{name} is {value!r}; Hugging Face's GPT-2 has {classic!r} only: use --to onnx, "
@@ -152,7 +146,7 @@ def load_gpt2(folder: Path | str) -> TinyTransformerLM:
     table, head = stored.get("wte.weight"), stored.get("lm_head.weight")
     if config.tie_weights and table is not None and head is not None and torch.equal(table, head):
         del stored["lm_head.weight"]  # the same again
-    model = TinyTransformerLM(config)
+    model = build(config)
     try:
         state = {}
         for theirs, ours in names(config):

@@ -33,6 +33,7 @@ from tiny_transformer.engineering.speed import (
 )
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     evaluate,
@@ -48,7 +49,7 @@ def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, Char
     The vocabulary is that of the text, whatever `config.vocab_size` says.
     """
     tokenizer = CharTokenizer(text)
-    return TinyTransformerLM(replace(config, vocab_size=tokenizer.vocab_size)), tokenizer
+    return build(replace(config, vocab_size=tokenizer.vocab_size)), tokenizer
 
 
 def train(

@@ -15,7 +15,7 @@ from tiny_transformer.engineering.config import read_run_config
 from tiny_transformer.engineering.expected import check_weights
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint
 from tiny_transformer.sampling.reference import generate
-from tiny_transformer.tiny_lm.reference import count_parameters
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
 from tiny_transformer.training.reference import evaluate, make_optimizer, split_corpus
 
 Check = tuple[str, bool | None, str]  # what, whether it holds, if that can be told, the numbers
@@ -65,7 +65,8 @@ def checks(run: Path) -> Iterator[Check]:
     records = read_records(MetricsLog(run / "metrics.jsonl"))
     yield "metrics.jsonl", True if records else None, f"{len(records)} records"
 
-    counted, expected = sum(p.numel() for p in model.parameters()), count_parameters(model.config)
+    counted = sum(p.numel() for p in model.parameters())
+    expected = count_modern_parameters(model.config)
     yield "parameters", counted == expected, f"{counted:,} in the model, {expected:,} by formula"
 
     tokens = torch.tensor(tokenizer.encode(text))

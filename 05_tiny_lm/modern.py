@@ -1,0 +1,170 @@
+"""What came after GPT-2: each change exchanges parts of a classic model, and no lesson knows of it.
+
+The order of things: classic parts with their first weights, `modernize`, weights that are loaded,
+optimizer, `torch.compile`, processes. Shapes: B batch, T positions, d_model width of the residual
+stream, d_head width of one head.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tiny_transformer.tiny_lm.reference import (
+    ModelConfig,
+    TinyTransformerLM,
+    count_parameters,
+)
+from tiny_transformer.transformer_block.reference import RMSNorm
+
+
+def build(config: ModelConfig) -> TinyTransformerLM:
+    """The model of any configuration, with its first weights."""
+    model = TinyTransformerLM(config.classic)
+    modernize(model, config)
+    return model
+
+
+@torch.no_grad()
+def modernize(model: nn.Module, config: ModelConfig) -> None:
+    """Put the parts that `config` asks for in the place of a classic model's, in the model itself.
+
+    All parts are known by their names alone: embedding, blocks (ln_1, attention, ln_2,
+    feed_forward), ln_f and head. What stays keeps its name, its place and its weights; only what
+    is new is initialized.
+
+    Raises:
+        ValueError: if the model is modern already, or of another shape.
+    """
+    if model.config != model.config.classic:
+        raise ValueError("the model is modern already; build another one")
+    if model.config != config.classic:
+        raise ValueError(f"the model is of {model.config}, not of {config.classic}")
+    model.config = config
+    if config.norm == "rms":
+        for block in model.blocks:
+            block.ln_1, block.ln_2 = RMSNorm(config.d_model), RMSNorm(config.d_model)
+        model.ln_f = RMSNorm(config.d_model)
+    if not config.bias:  # LayerNorm keeps its own
+        for layer in model.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                layer.bias = None
+    for block in model.blocks:
+        if config.activation == "relu2":
+            block.feed_forward = SquaredReLU(block.feed_forward, config.dropout)
+        if config.qk_norm:
+            put_before(QKNorm, block.attention)
+    if config.token_shift:
+        shift = TokenShift(config.d_model)
+        insert_after_embedding(model, shift=shift)
+        put_before(Shifted, model.embedding)
+        vars(model.embedding)["shift"] = shift  # not as a part: its weight has one name
+    if not config.tie_weights:
+        model.head.weight = nn.Parameter(torch.empty_like(model.head.weight))
+        nn.init.normal_(model.head.weight, std=0.02)
+    if config.zero_init:
+        start_silent(model)
+
+
+class SquaredReLU(nn.Module):
+    """A feed-forward network's layers with a squared ReLU between, which a search found there.
+
+    (..., d_model) -> (..., d_model), after So et al. 2021.
+    """
+
+    def __init__(self, classic: nn.Module, dropout: float):
+        super().__init__()
+        self.up, self.down = classic.up, classic.down
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(F.relu(self.up(x)).square()))
+
+
+class QKNorm(nn.Module):
+    """Attention whose queries and keys have a root mean square of 1 before they turn.
+
+    That bounds every score by sqrt(d_head) (Henry et al. 2020).
+    """
+
+    def forward(
+        self,
+        x: Tensor,
+        return_weights: bool = False,
+        rotate: Callable[[Tensor], Tensor] | None = None,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        return super().forward(x, return_weights, partial(norm_and_rotate, rotate), remember)
+
+
+def norm_and_rotate(rotate: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
+    x = F.rms_norm(x, x.shape[-1:])
+    return x if rotate is None else rotate(x)
+
+
+class TokenShift(nn.Module):
+    """Adds to each token's vector a learned share of the vector before it, feature by feature.
+
+    x (B, T, d_model) -> (B, T, d_model), so that the first block reads pairs of tokens and need not
+    attend for them. After RWKV's token shift (Peng et al. 2023, section 3.1). Starts as nothing.
+    """
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.share = nn.Parameter(torch.zeros(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), dim=1)
+        return x + self.share * before
+
+
+class Shifted(nn.Module):
+    """An embedding whose vectors are shifted, after its dropout."""
+
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        if start == 0:
+            return self.shift(super().forward(tokens))
+        return self.shift(super().forward(tokens, start - 1))[:, 1:]
+
+
+def put_before(change: type[nn.Module], part: nn.Module) -> None:
+    """Let `part` be of a class that asks `change` first, whose `super()` is what the part was."""
+    part.__class__ = type(change.__name__, (change, type(part)), {})
+
+
+def insert_after_embedding(model: nn.Module, **parts: nn.Module) -> None:
+    """Parts, and so parameters, have an order, by which an optimizer's state finds its own."""
+    others = {name: part for name, part in model.named_children() if name != "embedding"}
+    for name in others:
+        delattr(model, name)
+    for name, part in (parts | others).items():
+        setattr(model, name, part)
+
+
+def start_silent(model: nn.Module) -> None:
+    """Zero what adds to the residual stream: at first the model reads one token alone.
+
+    Every block starts as the identity (Zhang et al. 2019, Fixup). A head of its own starts at zero
+    too, so that all tokens are equally likely, and the table, which then has no scores to give,
+    larger: what the blocks add should not drown it at once.
+    """
+    for block in model.blocks:
+        for last in (block.attention.out_proj, block.feed_forward.down):
+            last.weight.zero_()
+    if not model.config.tie_weights:
+        model.head.weight.zero_()
+        nn.init.normal_(model.embedding.token.weight, std=0.3)
+
+
+def count_modern_parameters(config: ModelConfig) -> int:
+    """How many numbers the model of any configuration learns, without building it."""
+    d, count = config.d_model, count_parameters(config.classic)
+    if config.norm == "rms":
+        count -= (2 * config.n_layers + 1) * d
+    if not config.bias:
+        count -= config.n_layers * (5 * d + config.d_ff)
+    if not config.tie_weights:
+        count += config.vocab_size * d
+    return count + d if config.token_shift else count
