@@ -4,6 +4,8 @@ The order is the order of `theory.md`. Each exercise may use the ones above it.
 Shapes: B batch, T query positions, S key positions, d_head = d_model / n_heads.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -49,8 +51,19 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         raise NotImplementedError
 
-    def forward(self, x: Tensor, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """x (B, T, d_model) -> out (B, T, d_model), and weights (B, n_heads, T, T) if asked for.
+    def forward(
+        self,
+        x: Tensor,
+        return_weights: bool = False,
+        rotate: Callable[[Tensor], Tensor] | None = None,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x (B, T, d_model) -> out (B, T, d_model), and weights (B, n_heads, T, S) if asked for.
+
+        S is T at first, and you may leave `rotate` and `remember` alone. Come back for them:
+        `rotate` turns queries and keys, each (B, n_heads, T, d_head), before they meet (module
+        04); then `remember(k, v)` takes the new keys and values and gives all S so far, the newest
+        last, for the T queries to look at (module 07).
 
         >>> attention = MultiHeadAttention(d_model=8, n_heads=2)
         >>> out, weights = attention(torch.zeros(1, 3, 8), return_weights=True)

@@ -4,6 +4,8 @@ The order is the order of `theory.md`. Each exercise may use the ones above it.
 Shapes: B batch, T positions, d_model width of the residual stream, d_ff width inside the FFN.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -82,5 +84,14 @@ class TransformerBlock(nn.Module):
         super().__init__()
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotate: Callable[[Tensor], Tensor] | None = None,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model).
+
+        `rotate` and `remember` are for attention, which takes them under these names: hand them on.
+        """
         raise NotImplementedError

@@ -97,7 +97,11 @@ class TransformerEmbedding(nn.Module):
         super().__init__()
         raise NotImplementedError
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """tokens (B, T) -> (B, T - start, d_model): the vectors from position `start` on.
+
+        You may leave `start` alone at first: it is for module 07's cache, which has the others.
+        """
         raise NotImplementedError
 
 

@@ -126,11 +126,21 @@ def train_step(
     inputs: Tensor,
     targets: Tensor,
     max_norm: float,
+    accumulate: int = 1,
+    bf16: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """★★ One step down the gradient of the loss on inputs, targets (B, T).
 
     The gradients are those of this batch alone, clipped to `max_norm` when the optimizer uses
     them; the model is in training mode. Returns the loss before the step, (), without its graph.
+
+    You may leave the last three alone at first. `accumulate` splits the batch into so many equal
+    parts, each with a forward and a backward pass of its own, whose gradients add up to those of
+    the whole. `bf16` runs the forward pass, but not the loss, under `torch.autocast` to bfloat16.
+    With a `scaler` that is float16 instead: the scaler scales each part's loss before its backward
+    pass, unscales the gradients before they are clipped, and takes the optimizer's step; then it
+    is updated.
 
     >>> model, batch = nn.Embedding(2, 2), (torch.tensor([[0]]), torch.tensor([[1]]))
     >>> _ = nn.init.zeros_(model.weight)

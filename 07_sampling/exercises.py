@@ -82,6 +82,7 @@ def generate(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """★★ Continue a batch of prompts: tokens (B, T) -> (B, T + max_new_tokens), all of the text.
 
@@ -91,8 +92,13 @@ def generate(
     Once the text outgrows the context, `model.config.max_len`, the model reads only the end of
     it: no more than the context, and no less than half.
 
-    With `use_cache` the same tokens come faster: `model(new, cache)` takes only the tokens that
-    a `KVCache` has not seen yet. Write this part last; it needs the exercise below.
+    With `use_cache` the same tokens come faster: hand the model a `KVCache` beside the tokens, and
+    it computes those alone that the cache has not read. A window that moves on needs a new cache.
+    Write this part last; it needs the exercise below.
+
+    You may leave `lengths` (B,) alone at first: prompts of several lengths are padded on the right
+    with any ids, row b is a prompt of `lengths[b]` tokens, and its text, prompt and continuation,
+    are the first `lengths[b] + max_new_tokens` tokens of row b of the result.
 
     >>> model, prompt = TinyTransformerLM(ModelConfig(max_len=4)), torch.tensor([[7, 8, 9]])
     >>> text = generate(model, prompt, max_new_tokens=10)

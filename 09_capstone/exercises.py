@@ -28,10 +28,12 @@ from tiny_transformer.capstone.session import (
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig
+from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import seed_everything
 from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     evaluate,
@@ -45,7 +47,8 @@ def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, Char
     """A fresh model of this shape, and the tokenizer that joins it to `text`.
 
     1. Make the tokenizer of the text.
-    2. Make the model, with as many tokens as the tokenizer has, whatever `config` says.
+    2. Build the model, with as many tokens as the tokenizer has, whatever `config` says. `build`
+       of module 05 makes yours or ours, and puts in what the configuration has beyond GPT-2.
 
     >>> text = "to be or not to be"
     >>> model, tokenizer = build_model(ModelConfig(d_model=8, n_heads=2), text)
@@ -55,10 +58,13 @@ def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, Char
     raise NotImplementedError
 
 
-def train(config: RunConfig, out: Path, resume: bool = False) -> float:
+def train(
+    config: RunConfig, out: Path, resume: bool = False, processes: Processes = ALONE
+) -> float:
     """Train into the run folder `out` and return the best validation loss, in nats a token.
 
-    The order matters, since each step changes what the next one draws or finds.
+    The order matters, since each step changes what the next one draws or finds. Leave `processes`
+    alone: several of them, started by torchrun, train the reference.
 
     1. Read the corpus and choose the device. `choose_arithmetic(config, device)` says whether to
        train in bfloat16 or float16 and compiled, and has a line to print where the machine chose.
