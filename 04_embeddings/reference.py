@@ -127,7 +127,7 @@ class TransformerEmbedding(ExactTables):
 
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
         """tokens (B, T) -> (B, T - start, d_model): the vectors from position `start` on."""
-        if not 0 <= start < max(tokens.size(1), 1):
+        if start and not 0 < start < tokens.size(1):
             raise ValueError(f"start is {start}; tokens has {tokens.size(1)} positions")
         x = self.token(tokens[:, start:])
         positions = torch.arange(start, tokens.size(1), device=tokens.device)
