@@ -15,7 +15,7 @@ test: .venv/developer
 	.venv/bin/pytest
 
 watch: .venv/learner
-	.venv/bin/python -m tiny_transformer.setup.watch --exitfirst
+	.venv/bin/python -m tiny_transformer.setup.grading.watch --exitfirst
 
 notebooks: .venv/developer
 	.venv/bin/python .ci/notebooks.py

@@ -18,7 +18,7 @@ from PIL import Image
 from spellchecker import SpellChecker
 
 from tiny_transformer.capstone.cli import parse
-from tiny_transformer.setup.progress import folders, read_exercises
+from tiny_transformer.setup.grading.progress import folders, read_exercises
 
 ROOT = Path(__file__).parents[1]
 ALL = folders(ROOT)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 
 
 def some(*shape: int) -> Tensor:

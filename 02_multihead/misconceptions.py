@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.multihead import reference
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 
 merge_heads, split_heads = reference.merge_heads, reference.split_heads
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.embeddings import reference
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]])
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 from tiny_transformer.training import reference
 
 

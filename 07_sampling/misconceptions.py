@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.sampling import reference
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 SMALL = ModelConfig(

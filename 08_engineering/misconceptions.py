@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tiny_transformer.engineering import reference
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 
 
 @dataclass(frozen=True)

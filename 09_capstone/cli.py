@@ -28,8 +28,8 @@ from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.device import choose_device
+from tiny_transformer.setup.grading.progress import folders, read_results, summary
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
-from tiny_transformer.setup.progress import folders, read_results, summary
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
 

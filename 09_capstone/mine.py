@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from tiny_transformer.embeddings.reference import TransformerEmbedding
 from tiny_transformer.multihead.reference import MultiHeadAttention, merge_heads, split_heads
 from tiny_transformer.sampling.reference import generate
-from tiny_transformer.setup.diagnosis import diagnose, why_broken
-from tiny_transformer.setup.progress import Exercise, folders, read_exercises
+from tiny_transformer.setup.grading.diagnosis import diagnose, why_broken
+from tiny_transformer.setup.grading.progress import Exercise, folders, read_exercises
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import AdamW, TrainConfig, make_optimizer, train_step
 from tiny_transformer.transformer_block.reference import FeedForward, TransformerBlock

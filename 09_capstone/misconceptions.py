@@ -16,7 +16,7 @@ from tiny_transformer.capstone.report import STRATEGIES
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.sampling.reference import generate
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     TrainConfig,

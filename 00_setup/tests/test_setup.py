@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.setup.habits import HABITS, keeps_the_graph
+from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
 
 
 @pytest.mark.exercise("add_position_bias")

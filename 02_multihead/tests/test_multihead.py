@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tiny_transformer.multihead.reference import MultiHeadAttention
-from tiny_transformer.setup.habits import HABITS
+from tiny_transformer.setup.grading.habits import HABITS
 
 
 def give_torch_the_weights_of(layer, n_heads):

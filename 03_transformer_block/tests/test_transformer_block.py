@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.setup.habits import HABITS
+from tiny_transformer.setup.grading.habits import HABITS
 from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
 
 tanh_gelu = partial(F.gelu, approximate="tanh")

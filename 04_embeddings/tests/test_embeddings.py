@@ -12,7 +12,7 @@ from tiny_transformer.embeddings.reference import (
     rotate,
     sinusoidal_positions,
 )
-from tiny_transformer.setup.habits import HABITS
+from tiny_transformer.setup.grading.habits import HABITS
 
 
 @pytest.mark.exercise("CharTokenizer")

@@ -11,7 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.embeddings.reference import rotary_table, rotate
-from tiny_transformer.setup.habits import HABITS, leaves_its_inputs_alone, takes_any_memory_layout
+from tiny_transformer.setup.grading.habits import (
+    HABITS,
+    leaves_its_inputs_alone,
+    takes_any_memory_layout,
+)
 from tiny_transformer.tiny_lm.reference import (
     ModelConfig,
     TinyTransformerLM,

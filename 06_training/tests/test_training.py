@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.setup.habits import HABITS, keeps_the_graph
+from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     QUINTICS,

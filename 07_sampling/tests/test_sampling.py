@@ -16,7 +16,7 @@ from tiny_transformer.sampling.reference import (
     top_k_filter,
     top_p_filter,
 )
-from tiny_transformer.setup.habits import (
+from tiny_transformer.setup.grading.habits import (
     HABITS,
     keeps_the_graph,
     leaves_its_inputs_alone,

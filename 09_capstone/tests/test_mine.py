@@ -14,7 +14,7 @@ import torch
 from tiny_transformer.capstone import mine, reference
 from tiny_transformer.engineering.config import PRESETS
 from tiny_transformer.engineering.reference import load_checkpoint
-from tiny_transformer.setup.progress import folders
+from tiny_transformer.setup.grading.progress import folders
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig, train_step
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tiny_transformer.setup.habits import (
+from tiny_transformer.setup.grading.habits import (
     HABITS,
     keeps_the_dtype,
     keeps_the_graph,

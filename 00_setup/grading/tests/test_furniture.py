@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 
-from tiny_transformer.setup.diagnosis import diagnose, misconceptions
+from tiny_transformer.setup.grading.diagnosis import diagnose, misconceptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def topics_with(file: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from watchfiles import PythonFilter, watch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def module_of(changed: list[str], root: Path) -> str | None:

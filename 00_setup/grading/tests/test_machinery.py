@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from tiny_transformer.setup.progress import RESULTS, read_exercises, read_results
+from tiny_transformer.setup.grading.progress import RESULTS, read_exercises, read_results
 
-CONFTEST = Path(__file__).parents[2] / "conftest.py"
+CONFTEST = Path(__file__).parents[3] / "conftest.py"
 
 REFERENCE = """
 def double(x):
@@ -28,7 +28,7 @@ class Doubler:
         raise NotImplementedError
 """
 MISCONCEPTIONS = """
-from tiny_transformer.setup.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 
 @probe("double")
 def three(double):

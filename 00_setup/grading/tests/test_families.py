@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tiny_transformer.setup.families import explain
+from tiny_transformer.setup.grading.families import explain
 
 SIZES = {"B": 2, "T": 5, "S": 7, "n_heads": 4, "d_head": 8, "d_model": 32}
 HEADS = "the axes n_heads and d_head"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tiny_transformer.setup.watch import module_of
+from tiny_transformer.setup.grading.watch import module_of
 
 
 @pytest.mark.parametrize(
