@@ -4,7 +4,6 @@ Shapes: B batch, T positions (the block size), vocab_size characters. Losses are
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -338,55 +337,9 @@ def check_betas(betas: tuple[float, float]) -> None:
         check_number("betas", beta, least=0, below=1)
 
 
-class Muon(AdamW):
-    """Momentum whose step is an orthogonal matrix, in groups that say so; elsewhere AdamW.
-
-    A group with `momentum` holds matrices inside the blocks: all directions of their step get
-    nearly the same length, those that the gradient seldom shows too (Jordan et al. 2024).
-    """
-
-    def update(self, group: dict) -> None:
-        if "momentum" not in group:
-            return super().update(group)
-        alike = defaultdict(list)  # matrices of one shape, orthogonalized in one product
-        for p in (p for p in group["params"] if p.grad is not None):
-            alike[p.shape].append(p)
-        for (rows, columns), params in alike.items():
-            for p in params:
-                state = self.state[p]
-                if not state:
-                    state["mean"] = torch.zeros_like(p)
-                state["mean"].lerp_(p.grad, 1 - group["momentum"])
-            # Nesterov: the gradient once more, so that the step looks ahead.
-            looks_ahead = [p.grad.lerp(self.state[p]["mean"], group["momentum"]) for p in params]
-            steps = orthogonalize(torch.stack(looks_ahead))
-            size = group["lr"] * max(1.0, rows / columns) ** 0.5
-            for p, step in zip(params, steps, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(step, alpha=size)
-
-
-# The first three quintics of Polar Express (Amsel et al. 2025). Together they take singular values
-# from 0.005 to 1 into 0.18 to 1.87, a band that training does not mind; more would narrow it.
-QUINTICS = (
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-)
-
-
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """(..., m, n) -> (..., m, n): the singular vectors stay, the singular values come closer.
-
-    a x + b x^3 + c x^5 of the matrix is that of each singular value: no decomposition is needed.
-    """
-    if matrices.size(-2) > matrices.size(-1):
-        return orthogonalize(matrices.mT).mT  # products of the short side are the cheap ones
-    x = matrices / (1.02 * matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for a, b, c in QUINTICS:
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x
+# muon.py needs AdamW, so it comes after it: not inside `make_optimizer`, where AdamW may be yours
+# (--mine), and not by `from`, which fails where muon.py is what a program imports first.
+import tiny_transformer.training.muon as muon  # noqa: E402
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -405,5 +358,5 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         groups.append(
             dict(params=inner, momentum=0.95, lr_scale=scale, weight_decay=config.weight_decay)
         )
-        return Muon(groups, config.max_lr, config.betas, weight_decay=0.0)
+        return muon.Muon(groups, config.max_lr, config.betas, weight_decay=0.0)
     return torch.optim.AdamW(groups, config.max_lr, config.betas, weight_decay=0.0, fused=True)

@@ -87,6 +87,21 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def deterministic() -> Iterator[None]:
+    """Meanwhile the same step gives the same bytes when it is compiled too, if on a CPU.
+
+    Otherwise compiled code adds up the gradients of an embedding in whatever order they come.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Meanwhile Linux's C library keeps what is freed for the next step, which needs it again.
 

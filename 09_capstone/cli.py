@@ -71,9 +71,7 @@ def default_preset() -> str:
 class Source:
     """Where the settings of a run come from. Options on the command line change them."""
 
-    preset: Literal["smoke", "fast", "minute", "cpu", "small", "gpu"] = field(
-        default_factory=default_preset
-    )
+    preset: Literal[tuple(PRESETS)] = field(default_factory=default_preset)
     config: Path | None = None
     """A TOML file with settings, over those of the preset."""
     out: Path | None = None

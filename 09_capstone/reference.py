@@ -28,6 +28,7 @@ from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import load_checkpoint, seed_everything
 from tiny_transformer.engineering.speed import (
     choose_arithmetic,
+    deterministic,
     freed_memory_kept,
     matmul_precision,
 )
@@ -77,8 +78,6 @@ def train(
     if use.chosen and processes.first:
         print(use.chosen, flush=True)
 
-    if use.compile and device.type == "cpu":  # else it adds up gradients in whatever order
-        torch.use_deterministic_algorithms(True)
     seed_everything(config.seed)
     model, tokenizer = build_model(config.model, text)
     config = replace(config, model=model.config)
@@ -120,6 +119,7 @@ def train(
     steps = processes.steps(steps, batches, config.seed, session.step)
     with (
         matmul_precision(config.matmul_precision, device),
+        deterministic() if use.compile and device.type == "cpu" else nullcontext(),
         freed_memory_kept(),
         Reporter(out, config, session) if processes.first else nullcontext() as reporter,
         interruptions() as interrupted,

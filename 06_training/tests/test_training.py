@@ -12,7 +12,6 @@ from torch import nn
 from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
-    QUINTICS,
     AdamW,
     TrainConfig,
     clip_gradients,
@@ -21,7 +20,6 @@ from tiny_transformer.training.reference import (
     even_batch,
     get_batch,
     make_optimizer,
-    orthogonalize,
     split_corpus,
     train_step,
     training_steps,
@@ -718,52 +716,6 @@ class TestErrors:
     def test_the_config_cannot_change_after_it_was_checked(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             BRIEF.accumulate = 5
-
-
-class TestMuon:
-    @pytest.mark.parametrize("shape", [(16, 16), (3, 24, 8), (2, 8, 24)])
-    def test_singular_values_follow_the_polynomials_and_directions_stay(self, shape):
-        torch.manual_seed(0)
-        matrices = torch.randn(shape)
-        u, values, vh = torch.linalg.svd(matrices, full_matrices=False)
-        lifted = u.mT @ orthogonalize(matrices) @ vh.mT
-        diagonal = lifted.diagonal(dim1=-2, dim2=-1)
-        torch.testing.assert_close(lifted, torch.diag_embed(diagonal), rtol=0, atol=1e-4)
-        x = values / values.norm(dim=-1, keepdim=True) / 1.02
-        for a, b, c in QUINTICS:
-            x = a * x + b * x**3 + c * x**5
-        torch.testing.assert_close(diagonal, x, rtol=1e-3, atol=1e-4)
-
-    def test_what_is_not_tiny_ends_in_the_band_that_the_reference_names(self):
-        value = torch.linspace(0.005, 1, 1000) / 1.02
-        for a, b, c in QUINTICS:
-            value = a * value + b * value**3 + c * value**5
-        assert 0.18 < value.min() and value.max() < 1.87
-
-    def test_takes_the_matrices_inside_the_blocks_and_leaves_adamw_the_rest(self):
-        model = small_model()
-        groups = make_optimizer(model, dataclasses.replace(BRIEF, optimizer="muon")).param_groups
-        inner = [id(p) for group in groups if "momentum" in group for p in group["params"]]
-        assert sorted(inner) == sorted(id(p) for p in model.blocks.parameters() if p.dim() == 2)
-        everything = [id(p) for group in groups for p in group["params"]]
-        assert sorted(everything) == sorted(id(p) for p in model.parameters())
-
-    def test_goes_on_from_its_saved_state(self):
-        config, ends = dataclasses.replace(BRIEF, optimizer="muon"), []
-        model = small_model()
-        optimizer, generator = make_optimizer(model, config), torch.Generator().manual_seed(1)
-        for step, _ in training_steps(model, optimizer, TOKENS, config, generator):
-            if step == 3:
-                states = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-                batches = generator.get_state()
-        ends.append(weights(model))
-        optimizer = make_optimizer(model, config)
-        model.load_state_dict(states[0])
-        optimizer.load_state_dict(states[1])
-        generator.set_state(batches)
-        for _ in training_steps(model, optimizer, TOKENS, config, generator, start=3):
-            pass
-        assert weights(model).equal(ends[0])
 
 
 class TestWarmupStableDecay:

@@ -44,6 +44,7 @@ from tiny_transformer.engineering.speed import (
     Arithmetic,
     PackedLinear,
     choose_arithmetic,
+    deterministic,
     matmul_precision,
     packed,
 )
@@ -506,6 +507,24 @@ class TestMatmulPrecision:
             results.append((out.detach(), q.grad))
         for exact, rounded in zip(*results, strict=True):
             assert (exact - rounded).norm() < 0.02 * exact.norm()  # 8 bits of mantissa
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)])
+def test_what_was_deterministic_before_is_so_afterwards_even_after_an_error(before):
+    def state():
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    try:
+        with pytest.raises(KeyboardInterrupt), deterministic():
+            assert state() == (True, False)
+            raise KeyboardInterrupt
+        assert state() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")

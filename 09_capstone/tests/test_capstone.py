@@ -223,6 +223,24 @@ class TestTheRunFolder:
         train(brief, tmp_path / "exact")
         assert list(dict.fromkeys(seen)) == ["medium", "highest"]
 
+    def test_only_the_steps_of_a_compiled_run_are_bound_to_one_order_of_sums(
+        self, brief, tmp_path, monkeypatch
+    ):
+        what = "tiny_transformer.engineering.speed.compile_obstacle"
+        monkeypatch.setattr(what, lambda device: "")
+        monkeypatch.setattr(torch, "compile", lambda model: model)
+        original, seen = training.train_step, []
+
+        def spy(*args):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return original(*args)
+
+        monkeypatch.setattr(training, "train_step", spy)
+        for compiled in (True, False):
+            train(replace(brief, compile=compiled), tmp_path / str(compiled))
+            assert not torch.are_deterministic_algorithms_enabled()
+        assert seen == [True] * 6 + [False] * 6
+
 
 class TestArithmetic:
     """What a GPU would do, done by a CPU, which is slower at it but does not do it differently."""
