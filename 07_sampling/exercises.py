@@ -134,6 +134,7 @@ class KVCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """New k, v (B, n_heads, T, d_head) of `layer` -> all of them, (B, n_heads, S, d_head).
 
-        The new ones stand last; `length` stays as it is.
+        The new ones stand behind the first `length`, in the place of what may have been there: who
+        sets `length` back makes the cache forget. Here it stays as it is.
         """
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from tiny_transformer.sampling import reference
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.doors import heeds
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 SMALL = ModelConfig(
@@ -70,8 +72,16 @@ def within_the_context_while_training_and_past_the_context(generate: Callable) -
         "a model that was training is training afterwards": still_training,
         "a text longer than the context comes back whole": text.size(1) == 14,
         "past the context the last tokens are read": len(text[:, -2].unique()) > 1,
+        "a prompt among shorter ones keeps its tokens": keeps_long_prompts(generate, model),
     }
     return [quiet, facts]
+
+
+def keeps_long_prompts(generate: Callable, model: nn.Module) -> bool:
+    """With prompts of two lengths; also where `lengths` is left alone."""
+    padded, lengths = torch.tensor([[1, 2, 0, 0, 0], [3, 4, 5, 6, 7]]), torch.tensor([2, 5])
+    write = partial(generate, model, padded, 3, temperature=0, use_cache=False)
+    return not heeds(write, "lengths", lengths) or write(lengths=lengths)[1, :5].equal(padded[1])
 
 
 @probe("KVCache", B=1, n_heads=2, T=3, d_head=8)
@@ -82,7 +92,10 @@ def two_layers_and_a_third_token(KVCache: Callable) -> Any:
     keys, _ = cache.append(1, k[1, :, :, :2], -k[1, :, :, :2])
     cache.length = 2
     shape = {"the shape of the second layer's keys after two tokens": list(keys.shape)}
-    return [shape, cache.append(0, k[0, :, :, 2:], -k[0, :, :, 2:])]
+    third = tuple(kept.clone() for kept in cache.append(0, k[0, :, :, 2:], -k[0, :, :, 2:]))
+    cache.length = 1  # what is appended may now be written over the second
+    other, _ = cache.append(0, k[0, :, :, 2:], -k[0, :, :, 2:])
+    return [shape, third, {"it holds as many tokens after `length` was set back": other.size(2)}]
 
 
 def keep_what_beats_the_kth(logits: Tensor, k: int) -> Tensor:
@@ -126,6 +139,7 @@ def continue_from(
     tokens: Tensor,
     max_new_tokens: int,
     use_cache: bool = True,
+    lengths: Tensor | None = None,
     **strategy: Any,
 ) -> Tensor:
     for _ in range(max_new_tokens):
@@ -153,11 +167,39 @@ def return_the_window(model: nn.Module, *args: Any, **options: Any) -> Tensor:
     return reference.generate(model, *args, **options)[:, -model.config.max_len - 1 :]
 
 
+def write_over_long_prompts(
+    model: nn.Module,
+    tokens: Tensor,
+    max_new_tokens: int,
+    lengths: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    shortest = tokens.size(1) if lengths is None else int(lengths.min())
+    more = tokens.size(1) - shortest + max_new_tokens
+    return reference.generate(model, tokens[:, :shortest], more, **options)
+
+
 class MovesOnByItself(reference.KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         everything = super().append(layer, k, v)
         self.length += k.size(2)
         return everything
+
+
+class NeverForgets:
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        device: torch.device | str | None = None,
+    ):
+        self.length, self.kept = 0, {}
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        for old_k, old_v in self.kept.get(layer, []):
+            k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
+        self.kept[layer] = [(k, v)]
+        return k, v
 
 
 class HasOneLayer(reference.KVCache):
@@ -241,6 +283,18 @@ MISCONCEPTIONS = [
         wrong=return_the_window,
         hint="Your text loses its beginning once it outgrows the context: you cut the tokens that "
         "you return, not only those that the model reads. Keep the whole text beside the window.",
+    ),
+    Misconception(
+        "generate",
+        wrong=write_over_long_prompts,
+        hint="Your loop begins where the shortest prompt ends, and writes over the longer ones: as "
+        "long as it is inside a prompt, that row keeps its own token.",
+    ),
+    Misconception(
+        "KVCache",
+        wrong=NeverForgets,
+        hint="You append to all there is, whatever `length` says. Who sets it back, because the "
+        "last tokens were only guesses, would still attend to them: new ones stand at `length`.",
     ),
     Misconception(
         "KVCache",

@@ -64,35 +64,38 @@ def generate(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
+    lengths: Tensor | None = None,
 ) -> Tensor:
-    if tokens.shape[1] == 0:
-        raise ValueError("the prompt is empty")
+    B, T = tokens.shape
+    ends = [T] * B if lengths is None else lengths.tolist()
+    if min(ends) == 0:
+        raise ValueError("a prompt is empty")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} is negative")
+    text = torch.zeros(B, T + max_new_tokens, dtype=tokens.dtype, device=tokens.device)
+    text[:, :T] = tokens
     context = model.config.max_len
     step = max(1, context // 2)
+    start, cache = 0, None
     training = model.training
     model.eval()
     with torch.no_grad():
-        start, cache, read = 0, None, 0
-        for _ in range(max_new_tokens):
-            T = tokens.shape[1]
-            moved = False
-            while T - start > context:
+        for now in range(min(ends), T + max_new_tokens):
+            while now - start > context:
                 start += step
-                moved = True
-            if not use_cache:
-                logits = model(tokens[:, start:])
+                cache = None
+            if use_cache:
+                if cache is None:
+                    cache = KVCache(model.config, B, tokens.device)
+                logits = model(text[:, start:now], cache)
             else:
-                if cache is None or moved:
-                    cache = KVCache(model.config, tokens.shape[0], tokens.device)
-                    read = start
-                logits = model(tokens[:, read:], cache)
-                read = T
+                logits = model(text[:, start:now])
             new = sample(logits[:, -1], temperature, top_k, top_p, generator)
-            tokens = torch.cat([tokens, new[:, None]], dim=1)
+            for row, end in enumerate(ends):
+                if now >= end:
+                    text[row, now] = new[row]
     model.train(training)
-    return tokens
+    return text
 
 
 class KVCache:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -16,13 +17,15 @@ from tiny_transformer.sampling.reference import (
     top_k_filter,
     top_p_filter,
 )
+from tiny_transformer.setup.grading.doors import heeds, unused
 from tiny_transformer.setup.grading.habits import (
     HABITS,
     keeps_the_graph,
     leaves_its_inputs_alone,
     takes_any_memory_layout,
 )
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import build
+from tiny_transformer.tiny_lm.reference import ModelConfig
 
 SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
 CHANCES = torch.tensor([0.15, 0.5, 0.1, 0.25])  # not in order, so that the filters must look
@@ -40,7 +43,7 @@ def seed():
 
 def small_model(**changes):
     """A model with opinions: fresh weights would give all tokens nearly the same score."""
-    model = TinyTransformerLM(dataclasses.replace(SMALL, **changes)).eval()
+    model = build(dataclasses.replace(SMALL, **changes)).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 2:
@@ -289,7 +292,8 @@ class TestGenerate:
 
     def test_the_cache_changes_no_token_of_a_modern_model(self, impl):
         modern = dict(norm="rms", positions="rope", qk_norm=True, activation="relu2")
-        model, prompt = small_model(**modern), torch.randint(11, (2, 5))
+        model, prompt = small_model(**modern, token_shift=True), torch.randint(11, (2, 5))
+        torch.nn.init.normal_(model.shift.share)
         ends = [impl.generate(model, prompt, 25, **GREEDY, use_cache=cached) for cached in (0, 1)]
         assert ends[0].equal(ends[1])
 
@@ -331,6 +335,47 @@ class TestGenerate:
         assert graphs == [False, False]
 
 
+@pytest.mark.door
+@pytest.mark.exercise("generate")
+class TestLengths:
+    @pytest.fixture
+    def continued(self, impl):
+        def continued(model, prompts, new, lengths, **options):
+            greedily = partial(impl.generate, model, prompts, new, **GREEDY, use_cache=False)
+            if not heeds(greedily, "lengths", torch.ones(len(prompts), dtype=torch.long)):
+                pytest.skip(unused("generate", "lengths"))
+            return impl.generate(model, prompts, new, **options, lengths=torch.tensor(lengths))
+
+        return continued
+
+    @every_position
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_each_prompt_fares_as_it_does_alone(self, impl, continued, positions, use_cache):
+        model, lengths = small_model(positions=positions), [1, 12, 3, 7]
+        padded, options = torch.randint(11, (4, 12)), {**GREEDY, "use_cache": use_cache}
+        rows = continued(model, padded, 20, lengths, **options)
+        for row, prompt, length in zip(rows, padded, lengths, strict=True):
+            alone = impl.generate(model, prompt[None, :length], 20, **options)
+            assert row[: length + 20].equal(alone[0])
+
+    @every_strategy
+    def test_lengths_that_are_all_alike_change_nothing(self, impl, continued, strategy):
+        model, prompts = small_model(), torch.randint(11, (3, 4))
+        options = {**strategy, "use_cache": False}
+        text = continued(model, prompts, 9, [4, 4, 4], **options, generator=seeded())
+        assert text.equal(impl.generate(model, prompts, 9, **options, generator=seeded()))
+
+    def test_the_result_has_room_for_the_longest(self, continued):
+        padded = torch.randint(11, (2, 6))
+        assert continued(small_model(), padded, 5, [2, 6], use_cache=False).shape == (2, 11)
+
+    def test_the_padded_prompts_stay_as_they_were(self, continued):
+        padded = torch.randint(11, (2, 6))
+        before = padded.clone()
+        continued(small_model(), padded, 5, [2, 6], use_cache=False)
+        assert padded.equal(before)
+
+
 @pytest.mark.exercise("KVCache")
 class TestKVCache:
     def test_gives_back_all_keys_and_values_of_a_layer_so_far(self, impl):
@@ -348,14 +393,32 @@ class TestKVCache:
     def test_starts_out_empty(self, impl):
         assert impl.KVCache(SMALL, 3).length == 0
 
+    def test_a_length_that_is_set_back_makes_it_forget_what_follows(self, impl):
+        cache, (k, v) = impl.KVCache(SMALL, 1), torch.randn(2, 1, 2, 6, 8)
+        cache.append(0, k[:, :, :5], v[:, :, :5])
+        cache.length = 3
+        keys, values = cache.append(0, k[:, :, 5:], v[:, :, 5:])
+        kept = [0, 1, 2, 5]
+        assert keys.equal(k[:, :, kept]) and values.equal(v[:, :, kept])
+
     @every_position
-    @pytest.mark.parametrize("widths", [(8,), (3, 1, 1, 1, 1, 1), (2, 3, 3)], ids=str)
+    @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
     @torch.no_grad()
-    def test_a_model_that_remembers_gives_the_same_logits(self, impl, positions, widths):
+    def test_a_model_that_remembers_gives_the_same_logits(self, impl, positions, ends):
         model, tokens = small_model(positions=positions), torch.randint(11, (3, 8))
         cache = impl.KVCache(model.config, 3)
-        logits = torch.cat([model(part, cache) for part in tokens.split(widths, dim=1)], dim=1)
+        logits = torch.cat([model(tokens[:, :end], cache) for end in ends], dim=1)
         torch.testing.assert_close(logits, model(tokens), rtol=1e-4, atol=1e-5)
+
+    @torch.no_grad()
+    def test_two_texts_that_take_turns_have_a_cache_each(self, impl):
+        model, texts = small_model(), torch.randint(11, (2, 1, 8))
+        caches, logits = [impl.KVCache(model.config, 1) for _ in texts], ([], [])
+        for end in (3, 4, 8):
+            for which, text in enumerate(texts):
+                logits[which].append(model(text[:, :end], caches[which]))
+        for parts, text in zip(logits, texts, strict=True):
+            torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=1e-4, atol=1e-5)
 
 
 class TestTheReference:
@@ -373,12 +436,14 @@ class TestTheReference:
         assert generate(model, half, 12, **strategy, generator=generator).equal(once)
 
     def test_never_reads_less_than_half_a_context_nor_more_than_one(self):
-        model, widths = small_model(), []
+        model, prompt = small_model(), torch.randint(11, (1, 6))
+        widths = []
         model.register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
-        generate(model, torch.randint(11, (1, 6)), 14, use_cache=False)
-        assert widths == [6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7]
+        for use_cache in (True, False):
+            generate(model, prompt, 14, use_cache=use_cache)
+        assert widths[:14] == widths[14:] == [6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7]
 
-    @pytest.mark.parametrize("positions", ["learned", "rope"])
+    @every_position
     def test_the_cache_changes_no_token_of_a_model_with_a_token_shift(self, positions):
         model = small_model(token_shift=True, positions=positions)
         torch.nn.init.normal_(model.shift.share)
@@ -391,16 +456,6 @@ class TestTheReference:
         model, prompt = small_model(max_len=max_len), torch.randint(11, (2, 5))
         ends = [generate(model, prompt, 9, **GREEDY, use_cache=cached) for cached in (True, False)]
         assert ends[0].equal(ends[1])
-
-    @every_position
-    @pytest.mark.parametrize("use_cache", [True, False])
-    def test_prompts_of_several_lengths_fare_as_each_does_alone(self, positions, use_cache):
-        model, lengths = small_model(positions=positions), torch.tensor([1, 12, 3, 7])
-        padded = torch.randint(11, (4, 12))
-        rows = generate(model, padded, 20, **GREEDY, use_cache=use_cache, lengths=lengths)
-        for row, prompt, length in zip(rows, padded, lengths.tolist(), strict=True):
-            alone = generate(model, prompt[None, :length], 20, **GREEDY, use_cache=use_cache)
-            assert row[: length + 20].equal(alone[0])
 
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -463,7 +518,7 @@ class TestTheReference:
         model, cache = small_model(), KVCache(SMALL, 1)
         model(torch.zeros(1, 8, dtype=torch.long), cache)
         with pytest.raises(ValueError, match="position 9; the context, max_len, is 8"):
-            model(torch.zeros(1, 1, dtype=torch.long), cache)
+            model(torch.zeros(1, 9, dtype=torch.long), cache)
 
     @pytest.mark.parametrize("p", [1e-8, 1e-46, 1e-300, 5e-324])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

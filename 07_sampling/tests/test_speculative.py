@@ -5,7 +5,8 @@ import torch
 
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import GUESSES, NGramDraft, generate_ahead
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import build
+from tiny_transformer.tiny_lm.reference import ModelConfig
 
 PROMPT = torch.tensor([[1, 2, 3]])
 NEW = 40  # the window of 16 moves on several times
@@ -16,7 +17,7 @@ def model(request):
     """A model with opinions: fresh weights would give all tokens nearly the same score."""
     torch.manual_seed(0)
     shape = dict(vocab_size=11, max_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32)
-    model = TinyTransformerLM(ModelConfig(**shape, token_shift=request.param))
+    model = build(ModelConfig(**shape, token_shift=request.param))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) / 2)
