@@ -28,6 +28,7 @@ from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.reference import seed_everything
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     evaluate,
@@ -39,7 +40,7 @@ from tiny_transformer.training.reference import (
 
 def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, CharTokenizer]:
     tok = CharTokenizer(text)
-    return TinyTransformerLM(replace(config, vocab_size=tok.vocab_size)), tok
+    return build(replace(config, vocab_size=tok.vocab_size)), tok
 
 
 def train(config: RunConfig, out: Path, resume: bool = False) -> float:
