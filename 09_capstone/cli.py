@@ -14,6 +14,7 @@ import torch
 import tyro
 
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
+from tiny_transformer.capstone.mine import your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.terminal import standard_streams, visible
@@ -270,8 +271,6 @@ def exercises(mine: bool) -> Iterator[None]:
     if not mine:
         yield
         return
-    from tiny_transformer.capstone.mine import your_parts  # brings pytest, slow to import
-
     with your_parts() as table:
         print(table, file=sys.stderr)
         yield
