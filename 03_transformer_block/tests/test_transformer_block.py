@@ -259,12 +259,12 @@ class TestWhatABlockHandsToItsAttention:
         )
         torch.testing.assert_close(new, block(x)[:, -n:])
 
-    def test_keys_are_remembered_as_they_were_turned(self, impl):
+    def test_each_reaches_it_under_its_own_name(self, impl):
         block_that_uses(impl, "rotate")
         block = block_that_uses(impl, "remember")
         seen = []
         block(torch.randn(2, 5, 16), torch.zeros_like, lambda k, v: seen.append(k) or (k, v))
-        assert not seen[0].any()
+        assert not seen[0].any()  # keys that were turned to nothing
 
 
 class TestTheReference:
