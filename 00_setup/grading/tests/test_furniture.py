@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tiny_transformer.setup.grading.diagnosis import diagnose, misconceptions
+from tiny_transformer.setup.grading.diagnosis import diagnose, misconceptions, probes
 
 ROOT = Path(__file__).parents[3]
 DOORS = {  # optional arguments that a learner may leave unused
@@ -22,6 +22,12 @@ def topics_with(file: str) -> list[str]:
 
 def load(topic: str, part: str) -> ModuleType:
     return importlib.import_module(f"tiny_transformer.{topic}.{part}")
+
+
+@pytest.mark.parametrize("topic", topics_with("misconceptions.py"))
+def test_each_exercise_has_one_probe(topic):
+    exercises = {bug.exercise for bug in misconceptions(topic)}
+    assert sorted(probe.exercise for probe in probes(topic)) == sorted(exercises)
 
 
 @pytest.mark.parametrize("topic", topics_with("misconceptions.py"))

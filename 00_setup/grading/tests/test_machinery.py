@@ -1,4 +1,4 @@
-"""The grading machinery (conftest.py and diagnosis.py), run on a toy module of one exercise."""
+"""The grading machinery, run by the course's conftest.py on a toy module of two exercises."""
 
 import json
 import sys
@@ -7,20 +7,21 @@ from types import ModuleType
 
 import pytest
 
+from tiny_transformer.setup.grading import grades
 from tiny_transformer.setup.grading.progress import RESULTS, read_exercises, read_results
 
 CONFTEST = Path(__file__).parents[3] / "conftest.py"
 
 REFERENCE = """
-def double(x):
-    return 2 * x
+def double(x, times=1):
+    return 2**times * x
 
 class Doubler:
     def run(self, x):
         return double(x)
 """
 NOT_STARTED = """
-def double(x):
+def double(x, times=1):
     raise NotImplementedError
 
 class Doubler:
@@ -63,9 +64,7 @@ def run(pytester, monkeypatch):
     pytester.makeini("[pytest]\naddopts = --import-mode=importlib -rs")
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
 
-    def run_toy(
-        *options: str, conftest: str | None = None, **changed: str | None
-    ) -> pytest.RunResult:
+    def run_toy(*options: str, **changed: str | None) -> pytest.RunResult:
         files = {
             "reference": REFERENCE,
             "exercises": NOT_STARTED,
@@ -73,8 +72,6 @@ def run(pytester, monkeypatch):
             "tests/deep/test_toy": TESTS,
             **changed,
         }
-        if conftest is not None:
-            pytester.makeconftest(conftest)
         sys.modules.pop("tiny_transformer.toy.exercises", None)
         for name, text in files.items():
             if text is not None:
@@ -194,10 +191,9 @@ def test_a_file_that_cannot_be_imported_is_reported_once(run, mistake, told):
 
 
 def test_an_endless_loop_is_stopped_and_not_entered_again(run, monkeypatch):
-    conftest = CONFTEST.read_text(encoding="utf-8").replace("SECONDS = 30", "SECONDS = 1")
+    monkeypatch.setattr(grades, "SECONDS", 1)
     result = run(
         exercises="def double(x):\n    while True:\n        pass\n",
-        conftest=conftest,
         **{"tests/deep/test_toy": TESTS.replace('"Doubler")', '"double")')},
     )
     result.assert_outcomes(passed=3, failed=1, skipped=1)
@@ -299,6 +295,55 @@ def test_exercises_that_cannot_be_read_are_none(tmp_path, content):
     (tmp_path / "77_toy").mkdir()
     (tmp_path / "77_toy" / "exercises.py").write_bytes(content)
     assert read_exercises(tmp_path, "77_toy", {}) == []
+
+
+DOOR = (
+    TESTS
+    + """
+@pytest.mark.door
+@pytest.mark.exercise("double")
+def test_it_doubles_as_often_as_it_is_told(impl):
+    if impl.double(3, times=2) == impl.double(3):
+        pytest.skip("times is not used")
+    assert impl.double(3, times=2) == 12
+"""
+)
+UNUSED = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
+USED = UNUSED.replace("x + x", "2**times * x")
+REFUSED = UNUSED.replace(
+    "return x", "if times > 1:\n        raise NotImplementedError\n    return x"
+)
+
+
+class TestDoor:
+    """A test of an optional argument that a learner may leave unused."""
+
+    @pytest.fixture
+    def run(self, run):
+        return lambda *options, **files: run(*options, **{"tests/deep/test_toy": DOOR, **files})
+
+    @pytest.mark.parametrize("exercises, passed", [(USED, 6), (UNUSED, 5), (REFUSED, 5)])
+    def test_an_exercise_is_solved_with_or_without_it(self, run, exercises, passed):
+        result = run(exercises=exercises)
+        result.assert_outcomes(passed=passed, skipped=7 - passed)
+        result.stdout.fnmatch_lines(["*1 solved,  0 begun,  1 not started*"])
+
+    def test_one_that_is_used_wrongly_is_not_solved(self, run):
+        result = run(exercises=UNUSED.replace("x + x", "2 * x + times - 1"))
+        result.assert_outcomes(passed=5, failed=1, skipped=1)
+        result.stdout.fnmatch_lines(["*0 solved,  1 begun*2 tests pass"])
+
+    def test_the_rest_of_the_exercise_is_graded_all_the_same(self, run):
+        result = run(exercises=UNUSED.replace("x + x", "3 * x"))
+        result.stdout.fnmatch_lines(["*0 solved,  1 begun*1 of 2 tests pass"])
+
+    def test_grade_lets_it_be_unused(self, run):
+        run("--grade", exercises=UNUSED).assert_outcomes(passed=5, failed=1, skipped=1)
+
+    def test_the_reference_must_use_it(self, run):
+        result = run(reference=REFERENCE.replace("**times", ""))
+        result.assert_outcomes(passed=3, failed=1, skipped=3)
+        result.stdout.fnmatch_lines(["the reference must use every door: *times is not used"])
 
 
 def test_a_planted_bug_that_fails_a_test_is_caught(run):
