@@ -1,0 +1,70 @@
+"""A door that is unused is told from one that is used wrongly."""
+
+import pytest
+import torch
+from torch import nn
+
+from tiny_transformer.setup.grading.doors import calls, heeds, takes
+
+
+def without(x):
+    return x
+
+
+def ignored(x, change=None):
+    return x
+
+
+def swallowed(x, **options):
+    return x
+
+
+def to_come(x, change=None):
+    if change is not None:
+        raise NotImplementedError
+    return x
+
+
+def used(x, change=None):
+    return x if change is None else change(x)
+
+
+def wrongly(x, change=None):
+    return x if change is None else change(x) + 1
+
+
+def added(x, change=0):
+    return x + change
+
+
+@pytest.mark.parametrize("function", [without, ignored, swallowed, to_come])
+def test_a_door_that_nothing_depends_on_is_unused(function):
+    assert not calls(function, "change", torch.neg, torch.ones(2))
+    assert not heeds(function, "change", 3, torch.ones(2))
+
+
+@pytest.mark.parametrize("function", [used, wrongly])
+def test_a_door_is_used_also_where_it_is_used_wrongly(function):
+    assert calls(function, "change", torch.neg, torch.ones(2))
+    assert heeds(added, "change", 3, torch.ones(2))
+
+
+def test_what_has_not_begun_is_not_a_door_left_alone():
+    def stub(x, change=0):
+        raise NotImplementedError
+
+    with pytest.raises(NotImplementedError):
+        heeds(stub, "change", 3, torch.ones(2))
+
+
+def test_a_mistake_behind_a_door_is_not_hidden():
+    with pytest.raises(TypeError):
+        calls(lambda x, change: change(x, x), "change", torch.neg, torch.ones(2))
+
+
+def test_of_a_module_its_forward_is_asked():
+    class Part(nn.Module):
+        def forward(self, x, change=None):
+            return x
+
+    assert takes(Part(), "change") and not takes(Part(), "start")
