@@ -25,6 +25,7 @@ from tiny_transformer.capstone.session import (
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig
+from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import seed_everything
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
@@ -43,7 +44,9 @@ def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, Char
     return build(replace(config, vocab_size=tok.vocab_size)), tok
 
 
-def train(config: RunConfig, out: Path, resume: bool = False) -> float:
+def train(
+    config: RunConfig, out: Path, resume: bool = False, processes: Processes = ALONE
+) -> float:
     text = load_text(config.corpus)
     device = choose_device(config.device)
     gpu = device.type == "cuda"
