@@ -74,21 +74,16 @@ def generate(
     training = model.training
     model.eval()
     with torch.no_grad():
-        start, cache, read = 0, None, 0
+        start, cache = 0, None
+        if use_cache:
+            cache = KVCache(model.config, tokens.shape[0], tokens.device)
         for _ in range(max_new_tokens):
             T = tokens.shape[1]
-            moved = False
             while T - start > context:
                 start += step
-                moved = True
-            if not use_cache:
-                logits = model(tokens[:, start:])
-            else:
-                if cache is None or moved:
+                if use_cache:
                     cache = KVCache(model.config, tokens.shape[0], tokens.device)
-                    read = start
-                logits = model(tokens[:, read:], cache)
-                read = T
+            logits = model(tokens[:, start:], cache)
             new = sample(logits[:, -1], temperature, top_k, top_p, generator)
             tokens = torch.cat([tokens, new[:, None]], dim=1)
     model.train(training)
