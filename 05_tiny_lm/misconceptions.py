@@ -1,6 +1,7 @@
 """Wrong turns that learners take in module 05, and what to say to each."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.doors import takes
 from tiny_transformer.tiny_lm import reference
-from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.tiny_lm.reference import Cache, ModelConfig
 
 SMALL = ModelConfig(vocab_size=11, max_len=7, d_model=12, n_layers=3, n_heads=2, d_ff=20)
-MODERN = replace(SMALL, norm="rms", positions="rope", bias=False, tie_weights=False)
+ROPE = replace(SMALL, positions="rope")
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 
 
@@ -26,9 +28,8 @@ def filled(model: nn.Module) -> nn.Module:
 
 
 @probe("count_parameters")
-def classic_modern_and_sinusoidal(count_parameters: Callable) -> Any:
-    configs = {"classic": SMALL, "modern": MODERN, "sinusoidal": replace(SMALL, positions="rope")}
-    return [torch.tensor([int(count_parameters(config)) for config in configs.values()])]
+def with_learned_and_with_rotary_positions(count_parameters: Callable) -> Any:
+    return [torch.tensor([int(count_parameters(config)) for config in (SMALL, ROPE)])]
 
 
 @probe("init_weights")
@@ -68,20 +69,52 @@ def is_about(weight: Tensor, std: float) -> bool:
 
 
 @probe("TinyTransformerLM", B=2, T=5, vocab_size=11, d_model=12)
-def classic_and_modern_models(TinyTransformerLM: Callable) -> Any:
+def models_with_and_without_a_cache(TinyTransformerLM: Callable) -> Any:
     fresh = TinyTransformerLM(SMALL)
-    classic, modern = filled(TinyTransformerLM(SMALL)), filled(TinyTransformerLM(MODERN))
-    count = sum(p.numel() for p in classic.parameters())
+    learned, rope = filled(TinyTransformerLM(SMALL)), filled(TinyTransformerLM(ROPE))
+    count = sum(p.numel() for p in learned.parameters())
     facts = {
-        "the head shares the token table": classic.head.weight is classic.embedding.token.weight,
-        "untied, the head has weights of its own": (
-            modern.head.weight is not modern.embedding.token.weight
-        ),
+        "the head shares the token table": learned.head.weight is learned.embedding.token.weight,
         "it has all the parameters of its config": count == reference.count_parameters(SMALL),
         "it starts with small weights": fresh.head.weight.std().item() < 0.03,
-        "text longer than the context is a ValueError": refuses(classic, TOKENS.repeat(1, 2)),
+        "text longer than the context is a ValueError": refuses(learned, TOKENS.repeat(1, 2)),
     }
-    return [classic(TOKENS), modern(TOKENS), facts]
+    return [learned(TOKENS), rope(TOKENS), facts, of_a_cache(rope)]
+
+
+class Notes:
+    """A cache as plain as can be, which notes what `length` was when a layer appended."""
+
+    def __init__(self):
+        self.length, self.kept, self.lengths = 0, {}, []
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.lengths.append(self.length)
+        for old_k, old_v in self.kept.get(layer, []):
+            k = torch.cat((old_k[:, :, : self.length], k), dim=2)
+            v = torch.cat((old_v[:, :, : self.length], v), dim=2)
+        self.kept[layer] = [(k, v)]
+        return k, v
+
+
+def of_a_cache(model: nn.Module) -> dict[str, bool]:
+    """What holds of a model that uses a cache; all of it where the cache is left alone."""
+    notes = Notes()
+    logits = [model(TOKENS)]
+    if takes(model, "cache"):
+        with suppress(NotImplementedError):  # where a learner has marked what is to come
+            logits = [model(TOKENS[:, :end], notes) for end in (3, 5)]
+    used = bool(notes.lengths) or notes.length > 0
+    return {
+        "all blocks find the `length` that the cache had": notes.lengths[:3] in ([0] * 3, []),
+        "afterwards the cache's `length` is the number of tokens": not used or notes.length == 5,
+        "after a cache the last logits are what they are without": torch.allclose(
+            logits[-1][:, -1], model(TOKENS)[:, -1], rtol=1e-4, atol=1e-5
+        ),
+        "with a cache the new tokens alone are computed": (
+            not used or notes.length == 0 or logits[-1].size(1) == 2
+        ),
+    }
 
 
 def refuses(function: Callable, *arguments: Any) -> bool:
@@ -106,15 +139,16 @@ def of_a_model_in_training(next_token_distribution: Callable) -> Any:
 
 
 def without_the_last_norm(config: ModelConfig) -> int:
-    return reference.count_parameters(config) - config.d_model * (1 + (config.norm == "layer"))
+    return reference.count_parameters(config) - 2 * config.d_model
 
 
 def with_a_head_of_its_own(config: ModelConfig) -> int:
-    return reference.count_parameters(replace(config, tie_weights=False))
+    return reference.count_parameters(config) + config.vocab_size * config.d_model
 
 
 def without_biases(config: ModelConfig) -> int:
-    return reference.count_parameters(replace(config, bias=False))
+    biases = 5 * config.d_model + config.d_ff
+    return reference.count_parameters(config) - config.n_layers * biases
 
 
 def with_positions_always(config: ModelConfig) -> int:
@@ -194,6 +228,35 @@ class ForgetsToTurn(reference.TinyTransformerLM):
         if config.positions == "rope":
             self.cos.fill_(1.0)
             self.sin.fill_(0.0)
+
+
+class MovesOnInEveryBlock(reference.TinyTransformerLM):
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        return super().forward(tokens, cache and MovedOnByAppend(cache, tokens.size(1)))
+
+
+class MovedOnByAppend:
+    def __init__(self, cache: Cache, T: int):
+        self.cache, self.T, self.length = cache, T, cache.length
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        everything = self.cache.append(layer, k, v)
+        self.cache.length = self.T
+        return everything
+
+
+class NeverMovesOn(reference.TinyTransformerLM):
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        length = None if cache is None else cache.length
+        logits = super().forward(tokens, cache)
+        if cache is not None:
+            cache.length = length
+        return logits
+
+
+class TurnsNewTokensFrom0(reference.TinyTransformerLM):
+    def rotation(self, start: int, end: int) -> Callable[[Tensor], Tensor] | None:
+        return super().rotation(0, end - start)
 
 
 class KeepsTheFirstWeights(reference.TinyTransformerLM):
@@ -316,14 +379,33 @@ MISCONCEPTIONS = [
     Misconception(
         "TinyTransformerLM",
         wrong=NeverTies,
-        hint="With tie_weights the head must be the token table itself, not a copy: a copy drifts "
-        "apart from it in training, and has to be learned twice.",
+        hint="The head's weight must be the token table itself, not a copy: a copy drifts apart "
+        "from it in training, and has to be learned twice.",
     ),
     Misconception(
         "TinyTransformerLM",
         wrong=ForgetsToTurn,
         hint='With "rope" the blocks get no rotation, and nothing else tells the model the order '
         "of its tokens.",
+    ),
+    Misconception(
+        "TinyTransformerLM",
+        wrong=TurnsNewTokensFrom0,
+        hint="With a cache you turn the new tokens as if they stood at the beginning. The first of "
+        "them is at position `cache.length`, and its distance to the keys in the cache counts "
+        "from there.",
+    ),
+    Misconception(
+        "TinyTransformerLM",
+        wrong=MovesOnInEveryBlock,
+        hint="You move `cache.length` on while the blocks are at work, so the second one appends "
+        "behind a gap. All blocks append the same tokens; it moves on once, after the last.",
+    ),
+    Misconception(
+        "TinyTransformerLM",
+        wrong=NeverMovesOn,
+        hint="`cache.length` stays where it was, so the cache does not know what it has read, and "
+        "every token is computed again.",
     ),
     Misconception(
         "TinyTransformerLM",

@@ -66,6 +66,7 @@ def modernize(model: nn.Module, config: ModelConfig) -> None:
         nn.init.normal_(model.head.weight, std=0.02)
     if config.zero_init:
         start_silent(model)
+    model.to(model.head.weight).train(model.training)  # the new parts are as the old ones
 
 
 class SquaredReLU(nn.Module):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from ipywidgets import interact
 
 from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, use_style
+from tiny_transformer.tiny_lm.modern import build, count_modern_parameters
 from tiny_transformer.tiny_lm.reference import (
     ModelConfig,
     TinyTransformerLM,
@@ -78,10 +79,11 @@ _ = interact(
 
 # %% [markdown]
 # **Now you.** How many parameters does the default model save because its head is tied?
+# (`count_modern_parameters` also counts a model whose head has weights of its own.)
 
 # %%
 answer = None
-untied = count_parameters(replace(config, tie_weights=False))
+untied = count_modern_parameters(replace(config, tie_weights=False))
 assert answer is None or answer == untied - count_parameters(config), "the head is V × d_model"
 
 # %% [markdown]
@@ -182,7 +184,7 @@ plt.show()
 torch.manual_seed(0)
 figure, ax = plt.subplots(figsize=(6.4, 2.4))
 for shift, (tied, color) in enumerate(((True, BLUE), (False, ORANGE))):
-    model = TinyTransformerLM(replace(config, tie_weights=tied))
+    model = build(replace(config, tie_weights=tied))
     p = next_token_distribution(model, torch.tensor([[5, 3, 1]]))[0]
     ax.bar(torch.arange(65) + 0.4 * shift, p, width=0.4, color=color, label=f"tied: {tied}")
 ax.axhline(1 / 65, color=GRAY, linestyle=":")

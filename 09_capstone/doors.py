@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tiny_transformer.embeddings.reference import POSITIONS, TransformerEmbedding, rotate
 from tiny_transformer.engineering.config import RunConfig
-from tiny_transformer.engineering.speed import Arithmetic
+from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.multihead.reference import MultiHeadAttention
 from tiny_transformer.sampling.reference import KVCache, generate
+from tiny_transformer.setup.device import choose_device
 from tiny_transformer.setup.grading.families import explain
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import train_step
@@ -56,13 +57,17 @@ def outcome(trial: Callable[[Any, bool], Any], part: Any, use: bool) -> Any:
         return trial(part, use)
 
 
-def needed(config: RunConfig, arithmetic: Arithmetic) -> list[Door]:
+def of_model(config: ModelConfig) -> list[Door]:
+    """What the model of this configuration asks of its parts."""
+    if config.positions == "rope":
+        return [TURNING, HANDING_ON_THE_TURN]
+    return [TURNING] if config.qk_norm else []
+
+
+def of_training(config: RunConfig) -> list[Door]:
     """What training with these settings asks of the parts."""
-    doors = []
-    if config.model.positions == "rope":
-        doors += [TURNING, HANDING_ON_THE_TURN]
-    elif config.model.qk_norm:
-        doors += [TURNING]
+    doors = of_model(config.model)
+    arithmetic = choose_arithmetic(config, choose_device(config.device))
     if config.train.accumulate > 1:
         doors += [ACCUMULATING]
     if arithmetic.bf16:

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +31,7 @@ from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import override
 from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.sampling.reference import generate
+from tiny_transformer.sampling.speculative import generate_ahead
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.setup.grading.diagnosis import diagnose, why_broken
 from tiny_transformer.setup.grading.progress import definitions, folders, read_exercises
@@ -68,11 +69,14 @@ class Part:
 
 @contextmanager
 def your_parts(
-    config: RunConfig | None = None, rehearsal: Callable[[], Any] | None = None
+    config: RunConfig | None = None,
+    needed: Iterable[doors.Door] = (),
+    rehearsal: Callable[[], Any] | None = None,
 ) -> Iterator[str]:
     """Put each exercise that is started in the place of its reference; yields a table of them.
 
-    `config` says what the run asks of them, and `rehearsal` is tried first, with all of them.
+    Those that do not do what is `needed` are left out, which the table says, and so does all that
+    the others do in the `rehearsal`, which comes first.
 
     Raises:
         ValueError: with the diagnosis of the first exercise that is wrong, before anything starts.
@@ -80,13 +84,16 @@ def your_parts(
     """
     config = config or RunConfig(device="cpu")
     parts = find_parts()
-    notes = close_doors(parts, config)
+    notes = close_doors(parts, needed)
     swaps = {part.ours: fitted(part.ours, part.yours) for part in parts if part.started}
     if AdamW in swaps:
         swaps[fused_adamw] = swaps[AdamW]
     if without_cache := closed_caches(swaps):
         notes.append(f"sampling does without a cache: {without_cache}")
         swaps[generate] = partial(swaps.get(generate, generate), use_cache=False)
+        swaps[generate_ahead] = refusing(
+            f"--draft needs a cache, and {without_cache}: leave it out"
+        )
     # What is started may call what is not, in the same file.
     swaps |= {part.yours: part.ours for part in parts if not part.started}
     if config.same_start:
@@ -144,10 +151,10 @@ def is_right(topic: str, name: str, yours: Callable, where: str) -> bool:
     return True
 
 
-def close_doors(parts: list[Part], config: RunConfig) -> list[str]:
+def close_doors(parts: list[Part], needed: Iterable[doors.Door]) -> list[str]:
     """Leave out of the run what does not do what it needs; says of each why."""
     notes = []
-    for door in doors.needed(config, choose_arithmetic(config, choose_device(config.device))):
+    for door in needed:
         for part in parts:
             if part.started and part.ours is door.part and (why := door.closed(part.yours)):
                 part.started = False
@@ -161,6 +168,13 @@ def closed_caches(swaps: Swaps) -> str | None:
         if door.part in swaps and (why := door.closed(swaps[door.part])):
             return f"your {door.part.__name__} {why}"
     return None
+
+
+def refusing(message: str) -> Callable:
+    def refuse(*_: Any) -> None:
+        raise ValueError(message)
+
+    return refuse
 
 
 def fitted(ours: Any, yours: Any) -> Any:
@@ -238,6 +252,23 @@ def rehearse(config: RunConfig, resume: bool = False) -> None:
         capstone.train(small, Path(folder, "run"))
         if resume:
             capstone.train(small, Path(folder, "run"), resume=True)
+
+
+def eager_unless_compiled(config: RunConfig) -> RunConfig:
+    """Without `compile` where it would be used and your code cannot be compiled, which is said."""
+    device = choose_device(config.device)
+    if not choose_arithmetic(config, device).compile:
+        return config
+    model = build(override(config.model, SMALL["model"])).to(device)
+    try:
+        torch.compile(model)(torch.zeros(2, 8, dtype=torch.long, device=device)).sum().backward()
+    except Exception as error:
+        told = str(error).partition("\n")[0]
+        print(
+            f"not compiled, since your code cannot be: {type(error).__name__}: {told}", flush=True
+        )
+        return replace(config, compile=False)
+    return config
 
 
 @contextmanager

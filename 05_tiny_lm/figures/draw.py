@@ -3,7 +3,8 @@
 import matplotlib.pyplot as plt
 
 from tiny_transformer.setup.plots import save, use_style
-from tiny_transformer.tiny_lm.reference import ModelConfig, count_parameters
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
+from tiny_transformer.tiny_lm.reference import ModelConfig
 
 SHAPES = {
     "default": ModelConfig(),
@@ -31,13 +32,13 @@ def budget(config: ModelConfig) -> dict[str, int]:
         "attention": n * 4 * (d * d + bias * d),
         "feed-forward": n * (2 * d * config.d_ff + bias * (config.d_ff + d)),
     }
-    return {**parts, "norms": count_parameters(config) - sum(parts.values())}
+    return {**parts, "norms": count_modern_parameters(config) - sum(parts.values())}
 
 
 use_style()
 figure, ax = plt.subplots(figsize=(7.2, 2.1))
 left = [0.0] * len(SHAPES)
-totals = [count_parameters(config) for config in SHAPES.values()]
+totals = [count_modern_parameters(config) for config in SHAPES.values()]
 for part in budget(ModelConfig()):
     shares = [budget(c)[part] / total for c, total in zip(SHAPES.values(), totals, strict=True)]
     ax.barh(list(SHAPES), shares, left=left, label=part)

@@ -4,25 +4,19 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.embeddings.reference import TransformerEmbedding, rotate
-from tiny_transformer.tiny_lm.reference import ModelConfig
-from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
+from tiny_transformer.tiny_lm.reference import Cache, ModelConfig
+from tiny_transformer.transformer_block.reference import LayerNorm, TransformerBlock
 
 
 def count_parameters(config: ModelConfig) -> int:
     d = config.d_model
-    norm = d + d * (config.norm == "layer")
     total = config.vocab_size * d
     if config.positions == "learned":
         total += config.max_len * d
     for _ in range(config.n_layers):
-        total += norm + 4 * d * d
-        total += norm + 2 * d * config.d_ff
-        if config.bias:
-            total += 4 * d + config.d_ff + d
-    total += norm
-    if not config.tie_weights:
-        total += d * config.vocab_size
-    return total
+        total += 2 * d + 4 * (d * d + d)
+        total += 2 * d + 2 * d * config.d_ff + config.d_ff + d
+    return total + 2 * d
 
 
 def init_weights(model: nn.Module) -> None:
@@ -41,7 +35,6 @@ class TinyTransformerLM(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        Norm = {"layer": LayerNorm, "rms": RMSNorm}[config.norm]
         self.embedding = TransformerEmbedding(
             config.vocab_size,
             config.d_model,
@@ -52,35 +45,37 @@ class TinyTransformerLM(nn.Module):
         blocks = []
         for _ in range(config.n_layers):
             block = TransformerBlock(
-                config.d_model,
-                config.n_heads,
-                config.d_ff,
-                dropout=config.dropout,
-                norm=Norm,
-                bias=config.bias,
+                config.d_model, config.n_heads, config.d_ff, dropout=config.dropout
             )
             blocks.append(block)
         self.blocks = nn.ModuleList(blocks)
-        self.ln_f = Norm(config.d_model)
+        self.ln_f = LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_weights:
-            self.head.weight = self.embedding.token.weight
+        self.head.weight = self.embedding.token.weight
         init_weights(self)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         T = tokens.shape[1]
         if T > self.config.max_len:
             raise ValueError(f"tokens has {T} positions, max_len is {self.config.max_len}")
+        read = 0
+        if cache is not None:
+            read = cache.length
         turn = None
         if self.config.positions == "rope":
-            positions = torch.arange(T, device=tokens.device)
+            positions = torch.arange(read, T, device=tokens.device)
 
             def turn(x: Tensor) -> Tensor:
                 return rotate(x, positions)
 
-        x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x, rotate=turn)
+        x = self.embedding(tokens, start=read)
+        for i, block in enumerate(self.blocks):
+            if cache is None:
+                x = block(x, rotate=turn)
+            else:
+                x = block(x, rotate=turn, remember=lambda k, v, i=i: cache.append(i, k, v))
+        if cache is not None:
+            cache.length = T
         return self.head(self.ln_f(x))
 
 

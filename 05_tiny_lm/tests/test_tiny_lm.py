@@ -1,5 +1,6 @@
 """Module 05. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -11,12 +12,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.embeddings.reference import rotary_table, rotate
+from tiny_transformer.setup.grading.doors import takes, unused
 from tiny_transformer.setup.grading.habits import (
     HABITS,
     leaves_its_inputs_alone,
     takes_any_memory_layout,
 )
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import (
+    MODERN,
     ModelConfig,
     TinyTransformerLM,
     count_parameters,
@@ -25,15 +29,17 @@ from tiny_transformer.tiny_lm.reference import (
 )
 
 SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=4, d_ff=40)
-VARIANTS = [
-    {},
-    {"tie_weights": False},
-    {"positions": "rope"},
-    {"positions": "sinusoidal"},
-    {"bias": False},
-    {"norm": "rms"},
-    {"norm": "rms", "positions": "rope", "bias": False, "tie_weights": False},
-]
+VARIANTS = [{}, {"positions": "rope"}, {"positions": "sinusoidal"}]
+# What GPT-2 has not, a value for each field of `modern.py`.
+OTHERS = dict(
+    norm="rms",
+    bias=False,
+    tie_weights=False,
+    qk_norm=True,
+    activation="relu2",
+    token_shift=True,
+    zero_init=True,
+)
 
 
 def small(**changes):
@@ -83,7 +89,7 @@ class TestCountParameters:
 @pytest.fixture(scope="module")
 def wide():
     """A model with enough weights in each matrix to measure their spread, in any state."""
-    return TinyTransformerLM(ModelConfig(vocab_size=256, n_layers=3, tie_weights=False))
+    return TinyTransformerLM(ModelConfig(vocab_size=256, n_layers=3))
 
 
 @pytest.mark.exercise("init_weights")
@@ -173,12 +179,8 @@ class TestTinyTransformerLM:
         assert std == pytest.approx(0.02 / math.sqrt(4), rel=0.05)
 
     def test_the_head_reuses_the_token_table(self, impl):
-        model = impl.TinyTransformerLM(small(tie_weights=True))
+        model = impl.TinyTransformerLM(SMALL)
         assert model.head.weight is model.embedding.token.weight
-
-    def test_an_untied_head_has_a_table_of_its_own(self, impl):
-        model = impl.TinyTransformerLM(small(tie_weights=False))
-        assert not model.head.weight.equal(model.embedding.token.weight)
 
     @variants
     def test_the_gradient_reaches_every_parameter(self, impl, changes):
@@ -223,6 +225,93 @@ class TestTinyTransformerLM:
     def test_it_has_good_habits(self, impl, positions, habit):
         model = impl.TinyTransformerLM(small(positions=positions))
         habit(model, torch.randint(11, (2, 8)))
+
+
+class Notes:
+    """A cache as plain as can be, which notes when each layer appended and what `length` was."""
+
+    def __init__(self):
+        self.length, self.kept, self.calls = 0, {}, []
+
+    def append(self, layer, k, v):
+        if layer in self.kept:
+            before = (old[:, :, : self.length] for old in self.kept[layer])
+            k, v = (torch.cat(pair, dim=2) for pair in zip(before, (k, v), strict=True))
+        self.kept[layer] = k, v
+        self.calls.append((layer, self.length, k.size(2)))
+        return k, v
+
+
+def logits_with(cache, model, tokens, ends):
+    """The logits of all tokens, of which the model reads more and more."""
+    return torch.cat([model(tokens[:, :end], cache) for end in ends], dim=1)
+
+
+@pytest.mark.door
+@pytest.mark.exercise("TinyTransformerLM")
+class TestCache:
+    @pytest.fixture
+    def make(self, impl):
+        def make(**changes):
+            model, notes = randomize(impl.TinyTransformerLM(small(**changes))), Notes()
+            if takes(model, "cache"):
+                with contextlib.suppress(NotImplementedError):
+                    model(torch.zeros(1, 2, dtype=torch.long), notes)
+            if not notes.calls and notes.length == 0:
+                pytest.skip(unused("TinyTransformerLM", "cache"))
+            return model
+
+        return make
+
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
+    @torch.no_grad()
+    def test_new_tokens_get_the_logits_that_they_have_without(self, make, positions, ends):
+        model, tokens = make(positions=positions), torch.randint(11, (3, 8))
+        logits = logits_with(Notes(), model, tokens, ends)
+        torch.testing.assert_close(logits, model(tokens), rtol=1e-4, atol=1e-5)
+
+    def test_what_was_read_is_not_computed_again(self, make):
+        model, widths = make(), []
+        model.blocks[0].register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
+        logits_with(Notes(), model, torch.randint(11, (3, 8)), (5, 6, 8))
+        assert widths == [5, 1, 2]
+
+    def test_every_block_appends_under_its_own_number(self, make):
+        model, notes = make(n_layers=3), Notes()
+        model(torch.randint(11, (1, 4)), notes)
+        assert [layer for layer, _, _ in notes.calls] == [0, 1, 2]
+
+    def test_the_length_moves_on_when_all_blocks_are_through(self, make):
+        model, notes = make(n_layers=3), Notes()
+        logits_with(notes, model, torch.randint(11, (1, 6)), (4, 6))
+        assert [length for _, length, _ in notes.calls] == [0, 0, 0, 4, 4, 4]
+        assert notes.length == 6
+
+    @pytest.mark.parametrize("positions", ["learned", "rope"])
+    @torch.no_grad()
+    def test_two_texts_that_take_turns_do_not_meet(self, make, positions):
+        model, texts = make(positions=positions), torch.randint(11, (2, 1, 8))
+        caches, logits = (Notes(), Notes()), ([], [])
+        for end in (3, 4, 8):
+            for which, text in enumerate(texts):
+                logits[which].append(model(text[:, :end], caches[which]))
+        for parts, text in zip(logits, texts, strict=True):
+            torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=1e-4, atol=1e-5)
+
+    @torch.no_grad()
+    def test_what_a_cache_is_told_to_forget_is_read_again(self, make):
+        model, notes, tokens = make(positions="rope"), Notes(), torch.randint(11, (1, 8))
+        model(tokens, notes)
+        notes.length = 5
+        tokens[:, 5:] = (tokens[:, 5:] + 1) % 11
+        torch.testing.assert_close(model(tokens, notes), model(tokens)[:, 5:], rtol=1e-4, atol=1e-5)
+
+    def test_a_text_longer_than_the_context_is_an_error_here_too(self, make):
+        model, notes = make(), Notes()
+        model(torch.zeros(1, 8, dtype=torch.long), notes)
+        with pytest.raises(ValueError):
+            model(torch.zeros(1, 9, dtype=torch.long), notes)
 
 
 @pytest.mark.exercise("next_token_distribution")
@@ -270,6 +359,7 @@ class TestModelConfig:
             *(("dropout", value) for value in (math.nan, math.inf, True, None)),
             *(("d_model", value) for value in (128.0, math.nan, True, 2**63, "128")),
             ("norm", "batch"),
+            ("activation", "swish"),
             ("positions", "alibi"),
         ],
     )
@@ -289,7 +379,7 @@ class TestModelConfig:
         with pytest.raises(dataclasses.FrozenInstanceError):
             SMALL.n_heads = 3
 
-    @variants
+    @pytest.mark.parametrize("changes", [*VARIANTS, OTHERS], ids=name_of)
     def test_every_variant_is_accepted(self, changes):
         assert small(**changes).d_head == 4
 
@@ -301,19 +391,19 @@ class TestTheReference:
         expected = by_parts(model, tokens, partial(rotate, positions=torch.arange(6)))
         torch.testing.assert_close(model(tokens), expected)
 
-    @variants
-    def test_the_configuration_chooses_the_parts(self, changes):
-        config = small(**changes)
-        model = TinyTransformerLM(config)
-        norms = {type(m).__name__ for m in model.modules() if type(m).__name__.endswith("Norm")}
-        assert norms == {{"layer": "LayerNorm", "rms": "RMSNorm"}[config.norm]}
-        biased = {
-            m.bias is not None
-            for block in model.blocks
-            for m in block.modules()
-            if isinstance(m, nn.Linear)
-        }
-        assert biased == {config.bias}
+    @pytest.mark.parametrize("build_or_count", [TinyTransformerLM, count_parameters])
+    @pytest.mark.parametrize("field", MODERN)
+    def test_what_came_after_gpt_2_is_refused_by_its_name(self, build_or_count, field):
+        message = f"^{field} is {OTHERS[field]!r}; GPT-2 has .*, and `modern.py` makes the others$"
+        with pytest.raises(ValueError, match=message):
+            build_or_count(small(**{field: OTHERS[field]}))
+
+    @pytest.mark.parametrize("read", [2, 5])
+    def test_a_cache_that_has_read_all_there_is_is_an_error(self, read):
+        model, notes = TinyTransformerLM(SMALL), Notes()
+        model(torch.zeros(1, read, dtype=torch.long), notes)
+        with pytest.raises(ValueError, match=f"^tokens has 2 positions; the cache has read {read}"):
+            model(torch.zeros(1, 2, dtype=torch.long), notes)
 
     def test_a_text_longer_than_the_context_is_named_with_it(self):
         with pytest.raises(ValueError, match="position 9; the context, max_len, is 8"):
@@ -381,7 +471,7 @@ class TestHuggingFace:
         # Imported here: it takes seconds, which the other tests need not wait for.
         transformers = pytest.importorskip("transformers", reason="pip install -e .[dev] brings it")
         config = ModelConfig(tie_weights=tie_weights)
-        ours = randomize(TinyTransformerLM(config)).eval()
+        ours = randomize(build(config)).eval()
         theirs = transformers.GPT2LMHeadModel(
             transformers.GPT2Config(
                 vocab_size=config.vocab_size,
@@ -429,45 +519,3 @@ def as_gpt2(model):
             for norm in ("ln_1", "ln_2"):
                 theirs[f"{target}{norm}.{kind}"] = ours[f"{source}{norm}.{kind}"]
     return theirs
-
-
-class TestModernSwitches:
-    def test_zero_init_makes_every_block_the_identity(self):
-        model = TinyTransformerLM(ModelConfig(zero_init=True, max_len=8, d_model=32, d_ff=64))
-        x = torch.randn(2, 8, 32)
-        assert all(block(x).equal(x) for block in model.blocks)
-
-    def test_a_silent_start_with_a_head_of_its_own_finds_all_tokens_equally_likely(self):
-        config = ModelConfig(zero_init=True, tie_weights=False, max_len=8, d_model=32, d_ff=64)
-        model = TinyTransformerLM(config)
-        assert model(torch.arange(8)[None]).count_nonzero() == 0
-        assert 0.28 < model.embedding.token.weight.std() < 0.32
-
-    def test_qk_norm_forgets_how_long_queries_are(self):
-        config = ModelConfig(qk_norm=True, positions="rope", max_len=8, d_model=32, d_ff=64)
-        model, tokens = TinyTransformerLM(config), torch.arange(8)[None]
-        before = model(tokens)
-        with torch.no_grad():
-            model.blocks[0].attention.q_proj.weight.mul_(7)
-            model.blocks[0].attention.q_proj.bias.mul_(7)
-        torch.testing.assert_close(model(tokens), before, rtol=1e-3, atol=1e-3)
-
-    def test_token_shift_starts_as_nothing_and_then_adds_a_share_of_the_token_before(self):
-        config = ModelConfig(token_shift=True, positions="rope", max_len=8, d_model=32, d_ff=64)
-        model, tokens, seen = TinyTransformerLM(config), torch.arange(8)[None], []
-        model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        model(tokens)
-        with torch.no_grad():
-            model.shift.share.fill_(0.5)
-        model(tokens)
-        vectors, shifted = seen
-        assert vectors.equal(model.embedding(tokens))
-        torch.testing.assert_close(shifted[:, 1:], vectors[:, 1:] + vectors[:, :-1] / 2)
-        assert shifted[:, 0].equal(vectors[:, 0])
-        assert count_parameters(config) == sum(p.numel() for p in model.parameters())
-
-    def test_relu2_is_the_square_of_relu(self):
-        model = TinyTransformerLM(ModelConfig(activation="relu2", d_model=32, d_ff=64))
-        feed_forward, x = model.blocks[0].feed_forward, torch.randn(3, 32)
-        expected = feed_forward.down(feed_forward.up(x).clamp(min=0) ** 2)
-        torch.testing.assert_close(feed_forward(x), expected)
