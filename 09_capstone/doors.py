@@ -18,6 +18,7 @@ from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.multihead.reference import MultiHeadAttention
 from tiny_transformer.sampling.reference import KVCache, generate
 from tiny_transformer.setup.device import choose_device
+from tiny_transformer.setup.grading.doors import takes
 from tiny_transformer.setup.grading.families import explain
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import train_step
@@ -36,12 +37,12 @@ class Door:
 
     def closed(self, yours: Any) -> str | None:
         """Why no run can go through yours; None if it can."""
+        if not takes(getattr(yours, "forward", yours), self.argument):
+            return f"does not take `{self.argument}`"
         try:
             used, unused = (outcome(self.trial, yours, use) for use in (True, False))
-        except TypeError as error:
-            if f"'{self.argument}'" in str(error):
-                return f"does not take `{self.argument}`"
-            return f"fails with `{self.argument}`: TypeError: {error}"
+        except NotImplementedError:
+            used = unused = None
         except Exception as error:
             return f"fails with `{self.argument}`: {type(error).__name__}: {error}"
         if explain(used, unused, {}) is None:

@@ -34,6 +34,7 @@ from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import generate_ahead
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.setup.grading.diagnosis import diagnose, why_broken
+from tiny_transformer.setup.grading.doors import takes
 from tiny_transformer.setup.grading.progress import definitions, folders, read_exercises
 from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig
@@ -108,7 +109,7 @@ def your_parts(
         if rehearsal is not None:
             with watched(parts), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 rehearsal()
-        yield "\n".join([table(parts), *notes])
+        yield "\n".join([table(parts), *(textwrap.fill(note, width=80) for note in notes)])
 
 
 def find_parts() -> list[Part]:
@@ -183,21 +184,20 @@ def fitted(ours: Any, yours: Any) -> Any:
     if inspect.isclass(ours) and not is_module:
         return yours
     function, like = (yours.forward, ours.forward) if is_module else (yours, ours)
-    wanted, known = inspect.signature(like).parameters, inspect.signature(function).parameters
-    missing = [
-        name
-        for name in wanted
-        if name not in known and wanted[name].default is not wanted[name].empty
-    ]
-    if not missing:
+    wanted = inspect.signature(like).parameters
+    optional = {
+        name for name, parameter in wanted.items() if parameter.default is not parameter.empty
+    }
+    known = {name for name in optional if takes(function, name)}
+    if known == optional:
         return yours
-    names, optional = list(wanted), {n for n in wanted if wanted[n].default is not wanted[n].empty}
+    names = list(wanted)
 
     def call(*args: Any, **options: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | options
         return function(
             *(value for name, value in given.items() if name not in optional),
-            **{name: given[name] for name in optional & given.keys() if name in known},
+            **{name: value for name, value in given.items() if name in known},
         )
 
     return type(yours.__name__, (yours,), {"forward": call}) if is_module else call
