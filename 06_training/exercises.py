@@ -137,10 +137,10 @@ def train_step(
 
     You may leave the last three alone at first. `accumulate` splits the batch into so many equal
     parts, each with a forward and a backward pass of its own, whose gradients add up to those of
-    the whole. `bf16` runs the forward pass, but not the loss, under `torch.autocast` to bfloat16.
-    With a `scaler` that is float16 instead: the scaler scales each part's loss before its backward
-    pass, unscales the gradients before they are clipped, and takes the optimizer's step; then it
-    is updated.
+    the whole. `bf16` runs the forward pass under `torch.autocast` to bfloat16, and the loss is that
+    of the logits as float32. With a `scaler` the pass is float16 instead: the scaler scales each
+    part's loss before its backward pass, unscales the gradients before they are clipped, and takes
+    the optimizer's step; then it is updated.
 
     >>> model, batch = nn.Embedding(2, 2), (torch.tensor([[0]]), torch.tensor([[1]]))
     >>> _ = nn.init.zeros_(model.weight)

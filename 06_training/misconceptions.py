@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.doors import takes
 from tiny_transformer.training import reference
 
 
@@ -86,7 +88,37 @@ def two_steps_of_a_table_of_scores(train_step: Callable) -> Any:
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     inputs, targets = torch.tensor([[[0, 1, 2], [3, 2, 0]], [[1, 2, 3], [2, 0, 1]]])
     losses = [float(train_step(model, optimizer, inputs, targets, 0.1)) for _ in range(2)]
-    return {"the losses of two steps": torch.tensor(losses), "the weights": model.weight}
+    facts = {"the losses of two steps": torch.tensor(losses), "the weights": model.weight}
+    return facts | what_options_leave_as_it_is(train_step)
+
+
+def what_options_leave_as_it_is(train_step: Callable) -> dict[str, bool]:
+    """All of it holds too where the options are left alone."""
+
+    def step(max_norm: float, **option: Any) -> tuple[Tensor, Tensor]:
+        table = nn.Embedding.from_pretrained(some(4, 4), freeze=False)
+        model = nn.Sequential(table, nn.Linear(4, 4, bias=False))
+        nn.init.eye_(model[1].weight)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        batch = torch.tensor([[[0, 1, 2], [3, 2, 0]], [[1, 2, 3], [2, 0, 1]]])
+        given = {name: value for name, value in option.items() if takes(train_step, name)}
+        try:
+            loss = train_step(model, optimizer, *batch, max_norm, **given)
+        except NotImplementedError:  # where a learner has marked what is to come
+            loss = train_step(model, optimizer, *batch, max_norm)
+        return torch.as_tensor(loss), table.weight.detach() - some(4, 4)
+
+    def alike(step: Tensor, other: Tensor) -> bool:  # but for the rounding of 16 bits
+        return ((step - other).norm() < 0.05 * other.norm()).item()
+
+    (_, plain), (_, clipped) = step(100.0), step(0.1)
+    (_, in_parts), (_, scaled) = step(100.0, accumulate=2), step(0.1, scaler=GradScaler("cpu"))
+    rounded, _ = step(100.0, bf16=True)
+    return {
+        "a batch in two parts moves the weights as it does at once": alike(in_parts, plain),
+        "with a scaler the step is as long as without": alike(scaled, clipped),
+        "with bf16 the loss is float32": rounded.dtype == torch.float32,
+    }
 
 
 def exp_then_log(logits: Tensor, targets: Tensor) -> Tensor:
@@ -173,6 +205,64 @@ def clip_after_the_step(
     loss = reference.train_step(model, optimizer, inputs, targets, math.inf)
     reference.clip_gradients(model.parameters(), max_norm)
     return loss
+
+
+def add_up_the_means(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    max_norm: float,
+    accumulate: int = 1,
+) -> Tensor:
+    model.train()
+    optimizer.zero_grad()
+    for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
+        loss = reference.cross_entropy(model(x), y)
+        loss.backward()
+    reference.clip_gradients(model.parameters(), max_norm)
+    optimizer.step()
+    return loss.detach()
+
+
+def clip_what_is_scaled(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    max_norm: float,
+    scaler: GradScaler | None = None,
+) -> Tensor:
+    if scaler is None:
+        return reference.train_step(model, optimizer, inputs, targets, max_norm)
+    model.train()
+    optimizer.zero_grad()
+    with torch.autocast(inputs.device.type, torch.float16):
+        logits = model(inputs)
+    loss = reference.cross_entropy(logits.float(), targets)
+    scaler.scale(loss).backward()
+    reference.clip_gradients(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    return loss.detach()
+
+
+def with_a_rounded_loss(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    max_norm: float,
+    bf16: bool = False,
+) -> Tensor:
+    model.train()
+    optimizer.zero_grad()
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+        loss = reference.cross_entropy(model(inputs), targets)
+    loss.backward()
+    reference.clip_gradients(model.parameters(), max_norm)
+    optimizer.step()
+    return loss.detach()
 
 
 MISCONCEPTIONS = [
@@ -272,5 +362,25 @@ MISCONCEPTIONS = [
         wrong=clip_after_the_step,
         hint="The optimizer used the gradients at full length. Clipping protects the weights from "
         "one wild batch only if it comes between the backward pass and the step.",
+    ),
+    Misconception(
+        "train_step",
+        wrong=add_up_the_means,
+        hint="With `accumulate` you add up the mean losses of the parts, so the gradients are "
+        "those of the batch times the number of parts. Each part is only a share of the mean.",
+    ),
+    Misconception(
+        "train_step",
+        wrong=clip_what_is_scaled,
+        hint="With a scaler you clip gradients that are still thousands of times too long. They "
+        "come out of it at `max_norm`, are divided afterwards, and hardly move a weight: unscale "
+        "first.",
+    ),
+    Misconception(
+        "train_step",
+        wrong=with_a_rounded_loss,
+        hint="With `bf16` the loss itself is computed in 8 bits, where 4.17 and 4.19 are one "
+        "number. Leave autocast after the forward pass, and take the loss of the logits as "
+        "float32.",
     ),
 ]

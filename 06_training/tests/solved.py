@@ -95,11 +95,35 @@ def train_step(
     inputs: Tensor,
     targets: Tensor,
     max_norm: float,
+    accumulate: int = 1,
+    bf16: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
+    half = torch.float16 if scaler is not None else torch.bfloat16 if bf16 else None
     model.train()
-    loss = cross_entropy(model(inputs), targets)
     optimizer.zero_grad()
-    loss.backward()
+    losses = []
+    rows = len(inputs) // accumulate
+    for i in range(accumulate):
+        x, y = inputs[i * rows : (i + 1) * rows], targets[i * rows : (i + 1) * rows]
+        if half is None:
+            logits = model(x)
+        else:
+            with torch.autocast(x.device.type, half):
+                logits = model(x)
+            logits = logits.to(torch.float32)
+        loss = cross_entropy(logits, y) / accumulate
+        if scaler is None:
+            loss.backward()
+        else:
+            scaler.scale(loss).backward()
+        losses.append(loss.detach())
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     clip_gradients(model.parameters(), max_norm)
-    optimizer.step()
-    return loss.detach()
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    return sum(losses)

@@ -1,14 +1,17 @@
 """Module 06. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import contextlib
 import copy
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tiny_transformer.setup.grading.doors import takes, unused
 from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
@@ -343,60 +346,126 @@ class TestTrainStep:
         assert all(module.training for module in model.modules())
 
 
-class TestTheReferenceStep:
-    @pytest.mark.parametrize("accumulate", [2, 4, 3])  # 3 passes over 4 rows are not of one size
-    def test_several_passes_make_the_step_of_one(self, accumulate):
-        batch = torch.randint(11, (2, 4, 8))
-        model, models, losses = small_model(), [], []
-        for passes in (1, accumulate):
-            models.append(copy.deepcopy(model))
-            optimizer = torch.optim.SGD(models[-1].parameters(), 0.5)
-            losses.append(train_step(models[-1], optimizer, *batch, 1.0, passes))
-        torch.testing.assert_close(losses[0], losses[1])
-        torch.testing.assert_close(weights(models[0]), weights(models[1]))
+def after_a_step(train_step, max_norm=1.0, **options):
+    """What one step does: its loss, how the weights move, and what each forward pass returned."""
+    torch.manual_seed(0)
+    model, batch, passes = small_model(), torch.randint(11, (2, 4, 8)), []
+    model.register_forward_hook(lambda _, args, logits: passes.append(logits.detach()))
+    optimizer, before = torch.optim.SGD(model.parameters(), 0.5), weights(model)
+    loss = torch.as_tensor(train_step(model, optimizer, *batch, max_norm, **options))
+    return SimpleNamespace(
+        loss=loss, moved=weights(model) - before, passes=passes, model=model, batch=batch
+    )
 
-    def test_each_pass_reads_its_share_of_the_batch(self):
-        model, rows = small_model(), []
-        model.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+
+class WatchedScaler(torch.amp.GradScaler):
+    """A scaler that knows whether it was asked to scale anything."""
+
+    asked = False
+
+    def scale(self, outputs):
+        self.asked = True
+        return super().scale(outputs)
+
+
+OPTIONS = {"accumulate": lambda: 4, "bf16": lambda: True, "scaler": lambda: WatchedScaler("cpu")}
+
+
+def skip_if_unused(train_step, name):
+    """Nothing about a step tells whether it was given this argument."""
+    value, plain = OPTIONS[name](), after_a_step(train_step)
+    step = plain
+    if takes(train_step, name):
+        with contextlib.suppress(NotImplementedError):  # a mark for what is to come
+            step = after_a_step(train_step, **{name: value})
+    same = step.loss.equal(plain.loss) and step.moved.equal(plain.moved)
+    seen = [[(p.shape, p.dtype) for p in of.passes] for of in (step, plain)]
+    if same and seen[0] == seen[1] and not getattr(value, "asked", False):
+        pytest.skip(unused("train_step", name))
+
+
+@pytest.fixture
+def step(impl):
+    """`after_a_step` of the code under test; the test is skipped where it ignores an option."""
+
+    def step(max_norm=1.0, **options):
+        for name in options:
+            skip_if_unused(impl.train_step, name)
+        return after_a_step(impl.train_step, max_norm, **options)
+
+    return step
+
+
+@pytest.mark.door
+@pytest.mark.exercise("train_step")
+class TestAccumulate:
+    @pytest.mark.parametrize("parts", [2, 4])
+    @pytest.mark.parametrize("max_norm", [0.1, 100.0])
+    def test_the_parts_make_the_step_of_the_whole(self, step, parts, max_norm):
+        whole, split = step(max_norm), step(max_norm, accumulate=parts)
+        torch.testing.assert_close(split.moved, whole.moved, rtol=1e-4, atol=1e-6)
+
+    def test_the_loss_is_that_of_the_whole(self, step):
+        torch.testing.assert_close(step(accumulate=4).loss, step().loss)
+
+    def test_each_part_is_its_share_of_the_batch(self, step):
+        split, whole = step(accumulate=4), step()
+        assert [len(logits) for logits in split.passes] == [1, 1, 1, 1]
+        torch.testing.assert_close(torch.cat(split.passes), *whole.passes)
+
+    def test_each_part_goes_back_before_the_next_is_read(self, impl):
+        # Otherwise the graphs of all parts are in memory at once, which was to be spared.
+        skip_if_unused(impl.train_step, "accumulate")
+        model, gone_back = small_model(), []
+        model.register_forward_pre_hook(
+            lambda model, _: gone_back.append(model.head.weight.grad is not None)
+        )
+        batch = torch.randint(11, (2, 4, 8))
         optimizer = torch.optim.SGD(model.parameters(), 0.5)
-        train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0, accumulate=4)
-        assert rows == [1, 1, 1, 1]
+        impl.train_step(model, optimizer, *batch, 1.0, accumulate=4)
+        assert gone_back == [False, True, True, True]
 
-    def test_bfloat16_gives_nearly_the_same_loss_and_gradients(self):
-        batch = torch.randint(11, (2, 4, 8))
-        exact = small_model()
-        rounded = copy.deepcopy(exact)
-        losses = [
-            train_step(model, torch.optim.SGD(model.parameters(), 0.5), *batch, 1.0, bf16=bf16)
-            for model, bf16 in ((exact, False), (rounded, True))
-        ]
-        assert losses[0] != losses[1], "bf16 changed nothing"
-        torch.testing.assert_close(losses[1], losses[0], rtol=1e-2, atol=0)  # 8 bits of mantissa
-        for p, q in zip(exact.parameters(), rounded.parameters(), strict=True):
-            assert q.dtype == torch.float32
-            assert (p.grad - q.grad).norm() < 0.05 * p.grad.norm() + 1e-4
 
-    @pytest.mark.parametrize("accumulate", [1, 2])
-    def test_float16_gives_nearly_the_same_loss_and_gradients(self, accumulate):
-        batch = torch.randint(11, (2, 4, 8))
-        exact = small_model()
-        rounded = copy.deepcopy(exact)
-        losses = [
-            train_step(
-                model,
-                torch.optim.SGD(model.parameters(), 0.5),
-                *batch,
-                max_norm=0.1,  # gradients must be clipped as what they are, not as scaled
-                accumulate=accumulate,
-                scaler=scaler,
-            )
-            for model, scaler in ((exact, None), (rounded, torch.amp.GradScaler("cpu")))
-        ]
-        assert losses[0] != losses[1], "the scaler changed nothing"
-        torch.testing.assert_close(losses[1], losses[0], rtol=2e-3, atol=0)  # 11 bits of mantissa
-        for p, q in zip(exact.parameters(), rounded.parameters(), strict=True):
-            assert q.dtype == torch.float32
-            assert (p.grad - q.grad).norm() < 0.02 * p.grad.norm() + 1e-5
+@pytest.mark.door
+@pytest.mark.exercise("train_step")
+class TestBf16:
+    def test_the_forward_pass_is_in_bfloat16_and_the_weights_are_not(self, step):
+        rounded = step(bf16=True)
+        assert [logits.dtype for logits in rounded.passes] == [torch.bfloat16]
+        assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
+
+    def test_the_loss_of_the_logits_is_taken_in_float32(self, step):
+        rounded = step(bf16=True)
+        logits, targets = rounded.passes[0].float().flatten(0, 1), rounded.batch[1].flatten()
+        torch.testing.assert_close(rounded.loss, F.cross_entropy(logits, targets))
+
+    def test_the_step_is_nearly_the_same(self, step):
+        exact, rounded = step(), step(bf16=True)
+        assert (rounded.moved - exact.moved).norm() < 0.05 * exact.moved.norm()  # 8 bits
+
+
+@pytest.mark.door
+@pytest.mark.exercise("train_step")
+class TestScaler:
+    def test_the_forward_pass_is_in_float16_and_the_weights_are_not(self, step):
+        rounded = step(scaler=torch.amp.GradScaler("cpu"))
+        assert [logits.dtype for logits in rounded.passes] == [torch.float16]
+        assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
+
+    def test_the_loss_is_the_one_before_it_was_scaled(self, step):
+        exact, rounded = step(), step(scaler=torch.amp.GradScaler("cpu"))
+        torch.testing.assert_close(rounded.loss, exact.loss, rtol=2e-3, atol=0)  # 11 bits
+
+    @pytest.mark.parametrize("max_norm", [0.1, 100.0])
+    def test_gradients_are_clipped_as_what_they_are_and_not_as_scaled(self, step, max_norm):
+        exact, rounded = step(max_norm), step(max_norm, scaler=torch.amp.GradScaler("cpu"))
+        assert (rounded.moved - exact.moved).norm() < 0.02 * exact.moved.norm()
+
+    @pytest.mark.parametrize("max_norm", [0.1, 100.0])
+    def test_it_scales_each_part_of_a_batch(self, step, max_norm):
+        scaler = torch.amp.GradScaler("cpu")
+        exact, rounded = step(max_norm), step(max_norm, accumulate=2, scaler=scaler)
+        assert (rounded.moved - exact.moved).norm() < 0.02 * exact.moved.norm()
 
     @pytest.mark.parametrize(
         "optimizer",
@@ -407,15 +476,27 @@ class TestTheReferenceStep:
         ],
         ids=["fused AdamW", "our AdamW", "Muon"],
     )
-    def test_a_float16_step_that_overflows_is_left_out_and_the_next_is_not(self, optimizer):
+    def test_a_step_that_overflows_is_left_out_and_the_next_is_not(self, impl, optimizer):
+        skip_if_unused(impl.train_step, "scaler")
         model = small_model()
         optimizer, batch = optimizer(model), torch.randint(11, (2, 4, 8))
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
         before = weights(model)
-        train_step(model, optimizer, *batch, 1.0, scaler=scaler)
+        impl.train_step(model, optimizer, *batch, 1.0, scaler=scaler)
         assert weights(model).equal(before) and scaler.get_scale() == 2**10
-        train_step(model, optimizer, *batch, 1.0, scaler=scaler)
+        impl.train_step(model, optimizer, *batch, 1.0, scaler=scaler)
         assert weights(model).isfinite().all() and not weights(model).equal(before)
+
+
+class TestTheReferenceStep:
+    def test_parts_that_are_not_of_one_size_make_the_step_of_the_whole_too(self):
+        batch, model, models, losses = torch.randint(11, (2, 5, 8)), small_model(), [], []
+        for passes in (1, 2):
+            models.append(copy.deepcopy(model))
+            optimizer = torch.optim.SGD(models[-1].parameters(), 0.5)
+            losses.append(train_step(models[-1], optimizer, *batch, 1.0, passes))
+        torch.testing.assert_close(losses[0], losses[1])
+        torch.testing.assert_close(weights(models[0]), weights(models[1]))
 
     def test_a_compiled_model_trains_like_the_eager_one(self):
         model, ends = small_model(), []
