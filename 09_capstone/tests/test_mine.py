@@ -141,7 +141,9 @@ def used(table: str) -> set[str]:
 
 def notes(table: str) -> str:
     """What stands below the table, in one line."""
-    return " ".join(line for line in table.splitlines() if line[:1].isalpha())
+    return " ".join(
+        line for line in table.splitlines() if not line[:1].isdigit() and line[:1] != " "
+    )
 
 
 def sampled(run: Path, use_cache: bool) -> torch.Tensor:
@@ -423,7 +425,7 @@ class TestSampling:
         status, _, err = command("sample", "--run", run, "--mine", "--draft", "--prompt", "the")
         assert status == 1
         assert err.splitlines()[-1] == (
-            "tiny-transformer: --draft needs a cache, and your MultiHeadAttention does not take "
+            "tiny-transformer: --draft needs a cache, and your MultiHeadAttention does not use "
             "`remember`: leave it out"
         )
 
