@@ -24,6 +24,7 @@ notebooks: .venv/developer
 	@$(PYTHON) -c '$(NEEDED)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e .
+	.venv/bin/python -m tiny_transformer.setup.links
 	@touch $@
 
 .venv/developer: .venv/learner

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,12 +51,35 @@ def test_there_are_at_least_90_known_mistakes():
     assert sum(len(misconceptions(folder[3:])) for folder in ALL) >= 90
 
 
-@pytest.mark.parametrize("folder", ALL)
-def test_an_exercise_takes_what_the_reference_takes(folder):
-    for exercise in read_exercises(ROOT, folder, {}):
-        ours = inspect.signature(getattr(load(folder, "exercises"), exercise.name)).parameters
-        theirs = inspect.signature(getattr(load(folder, "reference"), exercise.name)).parameters
-        assert list(ours.values()) == list(theirs.values())[: len(ours)], exercise.name
+@pytest.mark.parametrize(
+    "folder, name", [(folder, e.name) for folder in ALL for e in read_exercises(ROOT, folder, {})]
+)
+def test_an_exercise_takes_and_returns_what_the_reference_does(folder, name):
+    ours, theirs = (
+        signatures(getattr(load(folder, part), name)) for part in ("exercises", "reference")
+    )
+    differences = [
+        f"{folder}: {call} is {ours[call]}, in the reference {theirs.get(call, 'missing')}"
+        for call in ours
+        if ours[call] != theirs.get(call)
+    ]
+    assert not differences, "\n".join(differences)
+
+
+def signatures(thing: Any) -> dict[str, str]:
+    """Of a function, or of a class's constructor and each public method, as Python writes it."""
+    calls = {thing.__name__: thing}
+    if inspect.isclass(thing):
+        calls = {
+            f"{thing.__name__}.{name}": value.fget if isinstance(value, property) else value
+            for name, value in inspect.getmembers(thing)
+            if name == "__init__" or not name.startswith("_")
+        }
+    return {
+        name: str(inspect.signature(call)).replace(".exercises.", ".reference.")
+        for name, call in calls.items()
+        if inspect.isroutine(call)
+    }
 
 
 @pytest.mark.parametrize("folder", ALL)

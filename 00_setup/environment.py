@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
+from tiny_transformer.setup import links
+
 
 @dataclass(frozen=True)
 class Check:
@@ -22,6 +24,7 @@ class Check:
 
 def main() -> int:
     """Run every check; the exit status is 0 where all is well."""
+    links.main()
     return 1 if report(CHECKS) else 0
 
 

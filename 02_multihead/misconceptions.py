@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tiny_transformer.attention.reference import causal_mask, scaled_dot_product_attention
 from tiny_transformer.multihead import reference
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.doors import calls
 
+Rotate = Callable[[Tensor], Tensor] | None
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
 merge_heads, split_heads = reference.merge_heads, reference.split_heads
 
 
@@ -40,7 +44,40 @@ def known_weights_masked_and_open(MultiHeadAttention: Callable) -> Any:
         "in training dropout changes the result": not same(noisy(x), noisy(x)),
         "outside training dropout rests": same(noisy.eval()(x), outputs[0][0]),
     }
-    return [*outputs, facts]
+    return [*outputs, facts, *doors(layers[0], x)]
+
+
+def doors(layer: nn.Module, x: Tensor) -> list[Any]:
+    """What comes through `rotate` and `remember`; what should come, where they are unused.
+
+    A layer is compared with itself, so that another mistake is not told again.
+    """
+    turned = layer(x, return_weights=True)
+    tail, kept = (
+        turned[0][:, 2:],
+        (split_heads(layer.k_proj(x), 3), split_heads(layer.v_proj(x), 3)),
+    )
+    rotates = calls(layer, "rotate", torch.neg, x, return_weights=True)
+    if rotates:  # minus times minus: the scores stay
+        turned = layer(x, return_weights=True, rotate=torch.neg)
+    if calls(layer, "remember", lambda k, v: (k, v), x):
+        k, v = given_to_remember(layer, x[:, :2])
+        tail = layer(x[:, 2:], remember=lambda *new: joined((k, v), new))
+        kept = given_to_remember(layer, x)
+        if rotates:
+            k, v = given_to_remember(layer, x, rotate=torch.neg)
+            kept = -k, v
+    return [turned, tail, kept]
+
+
+def joined(past: tuple, new: tuple) -> tuple[Tensor, Tensor]:
+    return torch.cat((past[0], new[0]), dim=2), torch.cat((past[1], new[1]), dim=2)
+
+
+def given_to_remember(layer: nn.Module, x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    given = []
+    layer(x, remember=lambda k, v: given.extend((k, v)) or (k, v), **options)
+    return given[0], given[1]
 
 
 def fill(module: nn.Module) -> None:
@@ -120,6 +157,75 @@ class ForgetsDropout(reference.MultiHeadAttention):
         super().__init__(d_model, n_heads, 0.0, causal)
 
 
+class TurnsInAnotherWay(ScalesByTheModel):
+    """A layer whose `turned` is a bug's own."""
+
+    def forward(
+        self,
+        x: Tensor,
+        return_weights: bool = False,
+        rotate: Rotate = None,
+        remember: Remember = None,
+    ) -> Any:
+        q, k, v = self.heads_of(x)
+        if rotate is not None:
+            q, k, v = self.turned(rotate, q, k, v)
+        if remember is not None:
+            k, v = remember(k, v)
+        return self.finish(q, k, v, return_weights)
+
+
+class TurnsTheValuesToo(TurnsInAnotherWay):
+    def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
+        return rotate(q), rotate(k), rotate(v)
+
+
+class TurnsTheQueriesAlone(TurnsInAnotherWay):
+    def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
+        return rotate(q), k, v
+
+
+class RemembersKeysUnturned(ScalesByTheModel):
+    def forward(
+        self,
+        x: Tensor,
+        return_weights: bool = False,
+        rotate: Rotate = None,
+        remember: Remember = None,
+    ) -> Any:
+        q, k, v = self.heads_of(x)
+        if remember is not None:
+            k, v = remember(k, v)
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        return self.finish(q, k, v, return_weights)
+
+
+class RemembersAndDoesNotLook(reference.MultiHeadAttention):
+    def forward(
+        self,
+        x: Tensor,
+        return_weights: bool = False,
+        rotate: Rotate = None,
+        remember: Remember = None,
+    ) -> Any:
+        def forget(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            remember(k, v)
+            return k, v
+
+        return super().forward(x, return_weights, rotate, remember and forget)
+
+
+class AlignsTheMaskWithTheFirstKey(reference.MultiHeadAttention):
+    def attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        mask = causal_mask(k.size(-2), k.device)[: q.size(-2)] if self.causal else None
+        _, weights = scaled_dot_product_attention(q, k, v, mask)
+        return self.dropout(weights) @ v, weights
+
+    def attend_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attend_explicitly(q, k, v)[0]
+
+
 MISCONCEPTIONS = [
     Misconception(
         "split_heads",
@@ -193,6 +299,36 @@ MISCONCEPTIONS = [
         wrong=ForgetsDropout,
         hint="`dropout` has no effect: results in training are the same every time. A model that "
         "is never disturbed learns a small text by heart.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=TurnsTheValuesToo,
+        hint="`rotate` turns your values too. Queries and keys turn, so that a score knows the "
+        "distance; a value is what is handed over, and should arrive as it was sent.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=TurnsTheQueriesAlone,
+        hint="`rotate` turns your queries and leaves the keys. A score then depends on where the "
+        "query stands; only if both turn does it depend on the distance between the two.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=RemembersKeysUnturned,
+        hint="You give `remember` the keys as they were before `rotate`. Turned afterwards, the "
+        "old ones would turn again at each step, by the angles of positions that are not theirs.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=RemembersAndDoesNotLook,
+        hint="You call `remember` and attend to the new keys and values alone. What it returns "
+        "holds the past too, and the queries should look at all of it.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=AlignsTheMaskWithTheFirstKey,
+        hint="With remembered keys your mask lines the first query up with the first key. The T "
+        "new queries are the last T of S positions, so they may see all that came before.",
     ),
     Misconception(
         "attention_entropy",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.doors import calls
 from tiny_transformer.transformer_block import reference
 
 
@@ -53,7 +54,12 @@ def known_weights(FeedForward: Callable) -> Any:
 
 @probe("TransformerBlock", B=2, T=5, d_model=12, n_heads=3, d_ff=20)
 def a_block_of_known_weights(TransformerBlock: Callable) -> Any:
-    return filled(TransformerBlock(12, 3, 20))(some(2, 5, 12))
+    block, x = filled(TransformerBlock(12, 3, 20)), some(2, 5, 12)
+    out = block(x)
+    turned = out  # what should come if `rotate` is unused, and if both queries and keys turn
+    if calls(block, "rotate", torch.neg, x):
+        turned = block(x, rotate=torch.neg)
+    return [out, turned]
 
 
 class UsesTheSampleVariance(reference.LayerNorm):
@@ -139,6 +145,18 @@ class UsesOneNormTwice(reference.TransformerBlock):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.ln_1(x))
         return x + self.feed_forward(self.ln_1(x))
+
+
+class TurnsTheStream(reference.TransformerBlock):
+    def forward(
+        self,
+        x: Tensor,
+        rotate: Callable[[Tensor], Tensor] | None = None,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        normed = self.ln_1(x) if rotate is None else rotate(self.ln_1(x))
+        x = x + self.attention(normed, remember=remember)
+        return x + self.feed_forward(self.ln_2(x))
 
 
 class RunsBothHalvesSideBySide(reference.TransformerBlock):
@@ -260,5 +278,11 @@ MISCONCEPTIONS = [
         wrong=RunsBothHalvesSideBySide,
         hint="Both halves read the same stream, side by side. Here the feed-forward network comes "
         "second and reads what attention has just gathered.",
+    ),
+    Misconception(
+        "TransformerBlock",
+        wrong=TurnsTheStream,
+        hint="You turn what attention reads. `rotate` is for queries and keys, head by head: hand "
+        "it on to attention, which has them. Now the values turn too.",
     ),
 ]

@@ -100,7 +100,8 @@ class TransformerEmbedding(nn.Module):
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
         """tokens (B, T) -> (B, T - start, d_model): the vectors from position `start` on.
 
-        You may leave `start` alone at first: it is for module 07's cache, which has the others.
+        You may leave `start` alone at first: it is for module 07, where a cache stands for what
+        comes before. A token keeps its place: the first vector is that of position `start`.
         """
         raise NotImplementedError
 

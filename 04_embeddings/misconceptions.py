@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tiny_transformer.embeddings import reference
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
+from tiny_transformer.setup.grading.doors import heeds
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]])
 
@@ -65,8 +66,13 @@ def three_kinds_of_positions(TransformerEmbedding: Callable) -> Any:
     }
     sinusoidal = kinds["sinusoidal"]
     noisy = TransformerEmbedding(9, 6, 7, dropout=0.5)
+    starts = heeds(kinds["learned"], "start", 2, TOKENS)
     return [
         *(embedding(TOKENS) for embedding in kinds.values()),
+        *(
+            embedding(TOKENS, start=2) if starts else embedding(TOKENS)[:, 2:]
+            for embedding in kinds.values()
+        ),
         {
             "sinusoidal positions learn nothing": len(list(sinusoidal.parameters())) == 1,
             "in training dropout zeroes features": bool((noisy(TOKENS) == 0).any()),
@@ -165,6 +171,17 @@ class AddsWavesToRope(reference.TransformerEmbedding):
         super().__init__(vocab_size, d_model, max_len, dropout, waves)
 
 
+class CountsTheRestFromZero(reference.TransformerEmbedding):
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        return super().forward(tokens[:, start:])
+
+
+class TakesAllTokensForNew(reference.TransformerEmbedding):
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        before = tokens[:, :1].expand(-1, start)
+        return super().forward(torch.cat((before, tokens), dim=1), start)
+
+
 def turn_neighbors(x: Tensor, positions: Tensor) -> Tensor:
     cos, sin = reference.rotary_table(positions, x.size(-1))
     a, b = x[..., 0::2], x[..., 1::2]
@@ -254,6 +271,18 @@ MISCONCEPTIONS = [
         wrong=AddsWavesToRope,
         hint='With "rope" nothing is added here: queries and keys are turned inside attention '
         "instead. Now the model is told its positions twice, once absolutely.",
+    ),
+    Misconception(
+        "TransformerEmbedding",
+        wrong=CountsTheRestFromZero,
+        hint="With `start` your positions count from 0 again. The tokens from `start` on keep the "
+        "places they have in the whole: the first of them stands at position `start`.",
+    ),
+    Misconception(
+        "TransformerEmbedding",
+        wrong=TakesAllTokensForNew,
+        hint="You take `tokens` for the new ones and move them to position `start`. They are the "
+        "whole window, from position 0 on: leave out the first `start`, and keep the places.",
     ),
     Misconception(
         "rotate",

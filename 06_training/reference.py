@@ -349,7 +349,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     """
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [dict(params=matrices, weight_decay=config.weight_decay), dict(params=others)]
+    groups = [
+        dict(params=matrices, weight_decay=config.weight_decay),
+        dict(params=others, weight_decay=0.0),
+    ]
     if config.optimizer == "muon":
         inner = [p for p in model.blocks.parameters() if p.dim() == 2]
         inside = {id(p) for p in inner}
@@ -359,4 +362,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
             dict(params=inner, momentum=0.95, lr_scale=scale, weight_decay=config.weight_decay)
         )
         return muon.Muon(groups, config.max_lr, config.betas, weight_decay=0.0)
-    return torch.optim.AdamW(groups, config.max_lr, config.betas, weight_decay=0.0, fused=True)
+    return fused_adamw(groups, config.max_lr, config.betas)
+
+
+def fused_adamw(groups: list[dict], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr, betas, weight_decay=0.0, fused=True)

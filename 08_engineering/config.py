@@ -28,6 +28,7 @@ class RunConfig:
     eval_every: int = 250  # steps; each writes a checkpoint too
     eval_tokens: int | None = 200_000  # of the validation split, its first; None is all
     mine: bool = False  # build the capstone from your exercises, where they are started
+    same_start: bool = False  # --mine begins with the reference's first weights, to compare
     keep: int = 0  # numbered checkpoints to keep beside last/ and best/, the best so many
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -4,16 +4,19 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
+from tiny_transformer.capstone import doors
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
+from tiny_transformer.capstone.mine import eager_unless_compiled, rehearse, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.terminal import standard_streams, visible
@@ -111,13 +114,11 @@ class Train(Source):
         else:
             out = processes.told()
         try:
-            if settings.mine:  # in full precision and uncompiled, as the exercises are
-                settings = replace(
-                    settings, bf16=bool(settings.bf16), compile=bool(settings.compile)
-                )
-            with exercises(settings.mine):
-                together = {} if settings.mine else {"processes": processes}  # yours is alone
-                best = train(settings, out, self.resume, **together)
+            needed = doors.of_training(settings) if settings.mine else []
+            with exercises(settings, needed, partial(rehearse, settings, self.resume)):
+                if settings.mine:
+                    settings = eager_unless_compiled(settings)
+                best = train(settings, out, self.resume, processes)
         except KeyboardInterrupt:
             if processes.first:
                 print(f"\nstopped; to go on: {resume_command(out, processes)}", flush=True)
@@ -165,17 +166,18 @@ class Sample:
             check_number("--top-p", self.top_p, above=0, most=1)
 
     def __call__(self) -> int:
-        with exercises(self.mine):
-            text = self.text()
-        print(visible(text) if sys.stdout.isatty() else text)
-        return 0
-
-    def text(self) -> str:
         if self.run or list(RUNS.glob("*/config.toml")):
             run = chosen(self.run)
         else:
             run = PRETRAINED
             print("not trained yet: this is the model that comes with the course", file=sys.stderr)
+        config = replace(read_run_config(run), mine=self.mine)
+        with exercises(config, doors.of_model(config.model), partial(self.text, run, 2)):
+            text = self.text(run, self.tokens)
+        print(visible(text) if sys.stdout.isatty() else text)
+        return 0
+
+    def text(self, run: Path, new: int) -> str:
         model, tokenizer = load_run(run)
         beginning = self.prompt
         if beginning is None:
@@ -186,9 +188,9 @@ class Sample:
         generator = torch.Generator().manual_seed(self.seed)
         choice = self.temperature, self.top_k, self.top_p, generator
         if not self.draft:
-            return tokenizer.decode(generate(model, prompt, self.tokens, *choice)[0])
+            return tokenizer.decode(generate(model, prompt, new, *choice)[0])
         draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run))))
-        return tokenizer.decode(generate_ahead(model, prompt, self.tokens, draft, *choice)[0])
+        return tokenizer.decode(generate_ahead(model, prompt, new, draft, *choice)[0])
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ class Gallery:
     tokens: int = 200
     """How many to add to each."""
     seed: int = 1
+    mine: bool = False
+    """Build the model from your exercises, where they are started, and show it with them."""
 
     def __post_init__(self):
         if not self.prompts:
@@ -210,16 +214,22 @@ class Gallery:
 
     def __call__(self) -> int:
         run = chosen(self.run)
+        config = replace(read_run_config(run), mine=self.mine)
+        needed = [*doors.of_model(config.model), doors.LENGTHS]
+        with exercises(config, needed, partial(self.page, run, 2)):
+            page = self.page(run, self.tokens)
+        replace_file(run / "gallery.md", page.encode())
+        print(visible(str(run / "gallery.md")))
+        return 0
+
+    def page(self, run: Path, new: int) -> str:
         model, tokenizer = load_run(run)
         prompts = self.prompts
         if prompts == PROMPTS:
             prompts = beginnings(run, tokenizer)
         for prompt in prompts:
             encoded("--prompts", prompt, tokenizer)
-        page = gallery(model, tokenizer, list(prompts), self.tokens, self.seed)
-        replace_file(run / "gallery.md", page.encode())
-        print(visible(str(run / "gallery.md")))
-        return 0
+        return gallery(model, tokenizer, list(prompts), new, self.seed)
 
 
 @dataclass(frozen=True)
@@ -263,14 +273,14 @@ class Progress:
 
 
 @contextmanager
-def exercises(mine: bool) -> Iterator[None]:
+def exercises(
+    config: RunConfig, needed: list[doors.Door], rehearsal: Callable[[], Any]
+) -> Iterator[None]:
     """Meanwhile, if asked for, your exercises stand in the place of the references."""
-    if not mine:
+    if not config.mine:
         yield
         return
-    from tiny_transformer.capstone.mine import your_parts  # brings pytest, slow to import
-
-    with your_parts() as table:
+    with your_parts(config, needed, rehearsal) as table:
         print(table, file=sys.stderr)
         yield
 
@@ -288,11 +298,8 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
             args=args,
         )
     # Read twice: the preset decides which defaults the other options have.
-    source, others = read_source(args[1:], Source())
+    source = read_source(args[1:])
     base = source.base()
-    if "--mine" in others or base.mine and "--no-mine" not in others:
-        source, _ = read_source(args[1:], Source(preset="cpu"))  # what the exercises can do
-        base = source.base()
     command = read(
         Train,
         prog="tiny-transformer train",
@@ -304,8 +311,9 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
     return command
 
 
-def read_source(args: list[str], default: Source) -> tuple[Source, list[str]]:
-    return read(Source, args=args, default=default, return_unknown_args=True, add_help=False)
+def read_source(args: list[str]) -> Source:
+    source, _ = read(Source, args=args, return_unknown_args=True, add_help=False)
+    return source
 
 
 def read(kind: Any, **how: Any) -> Any:

@@ -1,63 +1,115 @@
 """The capstone from your own exercises: each takes the place of the reference that it solves.
 
-Your code needs only what the exercises ask for. Where the reference takes more, such as the
-`rotate` of attention, yours is fitted with it from the outside; sampling does without a cache.
+Whatever is yours is tried before anything starts: each exercise on plain input, each optional
+argument that the run needs, and all together in a rehearsal, which also tells what the run uses.
 """
 
 import importlib
 import inspect
+import io
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import textwrap
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tiny_transformer.embeddings.reference import TransformerEmbedding
-from tiny_transformer.multihead.reference import MultiHeadAttention, merge_heads, split_heads
+from tiny_transformer.capstone import doors
+from tiny_transformer.capstone import reference as capstone
+from tiny_transformer.data.corpus import load_text
+from tiny_transformer.engineering.config import RunConfig
+from tiny_transformer.engineering.reference import override
+from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.sampling.reference import generate
+from tiny_transformer.sampling.speculative import generate_ahead
+from tiny_transformer.setup.device import choose_device
 from tiny_transformer.setup.grading.diagnosis import diagnose, why_broken
-from tiny_transformer.setup.grading.progress import Exercise, folders, read_exercises
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
-from tiny_transformer.training.reference import AdamW, TrainConfig, make_optimizer, train_step
-from tiny_transformer.transformer_block.reference import FeedForward, TransformerBlock
+from tiny_transformer.setup.grading.doors import takes
+from tiny_transformer.setup.grading.progress import definitions, folders, read_exercises
+from tiny_transformer.tiny_lm.modern import build
+from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.training.reference import AdamW, fused_adamw
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parents[1]
+ROOT = HERE  # where the exercises lie
+LABELS = "yours", "yours, in this run", "yours, not used here", "reference"
 Swaps = dict[Any, Any]  # what stands in the course's modules, and what shall stand there instead
+SMALL = {  # a rehearsal keeps every switch and takes as little time as it can
+    "device": "cpu",
+    "compile": False,
+    "eval_every": 2,
+    "log_every": 1,
+    "model": {"max_len": 8, "d_model": 8, "n_layers": 2, "n_heads": 2, "d_ff": 16},
+    "train": {"max_steps": 2, "warmup_steps": 1},
+}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
-    """An exercise, the reference's solution and yours."""
+    """An exercise, the reference\'s solution and yours."""
 
-    exercise: Exercise
+    folder: str
+    name: str
+    file: str
+    lines: range
     ours: Any
     yours: Any
     started: bool
+    used: bool | None = None  # in the rehearsal, if there was one
 
 
 @contextmanager
-def your_parts() -> Iterator[str]:
+def your_parts(
+    config: RunConfig | None = None,
+    needed: Iterable[doors.Door] = (),
+    rehearsal: Callable[[], Any] | None = None,
+) -> Iterator[str]:
     """Put each exercise that is started in the place of its reference; yields a table of them.
+
+    Those that do not do what is `needed` are left out, which the table says, and so does all that
+    the others do in the `rehearsal`, which comes first.
 
     Raises:
         ValueError: with the diagnosis of the first exercise that is wrong, before anything starts.
+        RuntimeError: says where your code has failed.
     """
+    config = config or RunConfig(device="cpu")
     parts = find_parts()
+    notes = close_doors(parts, needed)
     swaps = {part.ours: fitted(part.ours, part.yours) for part in parts if part.started}
     if AdamW in swaps:
-        swaps[make_optimizer] = optimizer_of(swaps[AdamW])
-    swaps[generate] = without_cache(swaps.get(generate, generate))
-    model = swaps.get(TinyTransformerLM, TinyTransformerLM)
-    swaps[TinyTransformerLM] = fitted_model(model, dict(swaps))
+        swaps[fused_adamw] = swaps[AdamW]
+    if without_cache := closed_caches(swaps):
+        notes.append(f"sampling does without a cache: {without_cache}")
+        swaps[generate] = partial(swaps.get(generate, generate), use_cache=False)
+        swaps[generate_ahead] = refusing(
+            f"--draft needs a cache, and {without_cache}: leave it out"
+        )
     # What is started may call what is not, in the same file.
     swaps |= {part.yours: part.ours for part in parts if not part.started}
-    with swapped(swaps):
-        yield table(parts)
+    if config.same_start:
+        swaps[build] = starting_alike(build, swaps)
+    names = weight_names(config)
+    with swapped(swaps), told_in_a_sentence():
+        if names != (yours := weight_names(config)):
+            raise ValueError(
+                "your model's weights have other names than the reference's: it lacks "
+                f"{sorted(names - yours)} and has {sorted(yours - names)}"
+            )
+        if rehearsal is not None:
+            with watched(parts), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                rehearsal()
+        yield "\n".join([table(parts), *(textwrap.fill(note, width=80) for note in notes)])
 
 
 def find_parts() -> list[Part]:
@@ -69,40 +121,86 @@ def find_parts() -> list[Part]:
             exercises = importlib.import_module(f"tiny_transformer.{topic}.exercises")
         except Exception as error:
             raise ValueError(why_broken(error, ROOT, file)) from error
+        nodes = definitions(ROOT / file)
         for exercise in read_exercises(ROOT, folder, {}):
-            yours = getattr(exercises, exercise.name)
-            started = not exercise.stub and is_right(topic, exercise, yours)
-            parts.append(Part(exercise, getattr(reference, exercise.name), yours, started))
+            node, yours = nodes[exercise.name], getattr(exercises, exercise.name)
+            first = min(part.lineno for part in (node, *node.decorator_list))
+            where = f"{file}:{exercise.line}"
+            started = not exercise.stub and is_right(topic, exercise.name, yours, where)
+            ours = getattr(reference, exercise.name)
+            lines = range(first, node.end_lineno + 1)
+            parts.append(
+                Part(folder, exercise.name, exercises.__file__, lines, ours, yours, started)
+            )
     return parts
 
 
-def is_right(topic: str, exercise: Exercise, yours: Callable) -> bool:
+def is_right(topic: str, name: str, yours: Callable, where: str) -> bool:
     """Whether it does what it should on plain input; False where it is not started to the end.
 
     Raises:
         ValueError: with the diagnosis of what it does instead.
     """
     try:
-        problem = diagnose(topic, exercise.name, yours)
+        problem = diagnose(topic, name, yours)
     except NotImplementedError:
         return False
     except Exception as error:
-        problem = f"{exercise.name} raises {type(error).__name__}: {error}"
+        problem = f"{name} raises {type(error).__name__}: {error}"
     if problem:
-        where = f"{exercise.file}:{exercise.line}"
-        raise ValueError(f"{where}: {exercise.name} is not right yet.\n{problem}")
+        raise ValueError(f"{where}: {name} is not right yet.\n{problem}")
     return True
 
 
-def table(parts: list[Part]) -> str:
-    lines = []
-    for file, group in groupby(parts, lambda part: part.exercise.file):
-        group = list(group)
-        for whose, started in (("yours", True), ("reference", False)):
-            names = ", ".join(part.exercise.name for part in group if part.started is started)
-            if names:
-                lines.append(f"{file.split('/')[0]:22}{whose:11}{names}")
-    return "\n".join(lines)
+def close_doors(parts: list[Part], needed: Iterable[doors.Door]) -> list[str]:
+    """Leave out of the run what does not do what it needs; says of each why."""
+    notes = []
+    for door in needed:
+        for part in parts:
+            if part.started and part.ours is door.part and (why := door.closed(part.yours)):
+                part.started = False
+                notes.append(f"{part.name} is the reference here: yours {why}")
+    return notes
+
+
+def closed_caches(swaps: Swaps) -> str | None:
+    """Why no cache can be used, if one of your parts of the model does without."""
+    for door in doors.CACHED:
+        if door.part in swaps and (why := door.closed(swaps[door.part])):
+            return f"your {door.part.__name__} {why}"
+    return None
+
+
+def refusing(message: str) -> Callable:
+    def refuse(*_: Any) -> None:
+        raise ValueError(message)
+
+    return refuse
+
+
+def fitted(ours: Any, yours: Any) -> Any:
+    """Yours, which may be called as ours is: an optional argument that it lacks is left out."""
+    is_module = inspect.isclass(ours) and issubclass(ours, nn.Module)
+    if inspect.isclass(ours) and not is_module:
+        return yours
+    function, like = (yours.forward, ours.forward) if is_module else (yours, ours)
+    wanted = inspect.signature(like).parameters
+    optional = {
+        name for name, parameter in wanted.items() if parameter.default is not parameter.empty
+    }
+    known = {name for name in optional if takes(function, name)}
+    if known == optional:
+        return yours
+    names = list(wanted)
+
+    def call(*args: Any, **options: Any) -> Any:
+        given = dict(zip(names, args, strict=False)) | options
+        return function(
+            *(value for name, value in given.items() if name not in optional),
+            **{name: value for name, value in given.items() if name in known},
+        )
+
+    return type(yours.__name__, (yours,), {"forward": call}) if is_module else call
 
 
 @contextmanager
@@ -125,190 +223,120 @@ def swapped(swaps: Swaps) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def fitted(ours: Any, yours: Any) -> Any:
-    """Yours, able to take what the reference takes beyond what the exercise asks for."""
-    fits = {
-        MultiHeadAttention: fitted_attention,
-        FeedForward: fitted_feed_forward,
-        TransformerBlock: fitted_block,
-        TransformerEmbedding: fitted_embedding,
-        train_step: fitted_train_step,
-    }
-    return fits[ours](yours) if ours in fits else yours
+def starting_alike(build: Callable, swaps: Swaps) -> Callable:
+    """`build`, but with the reference\'s first weights, so that the two runs can be compared."""
+    back = {new: old for old, new in swaps.items()}
+
+    def build_alike(config: ModelConfig) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            model = build(config)
+        with swapped(back):
+            model.load_state_dict(build(config).state_dict())
+        return model
+
+    return build_alike
 
 
-def fitted_attention(yours: type[nn.Module]) -> type[nn.Module]:
-    class Fitted(yours):
-        def __init__(
-            self,
-            d_model: int,
-            n_heads: int,
-            dropout: float = 0.0,
-            causal: bool = True,
-            bias: bool = True,
-            qk_norm: bool = False,
-        ):
-            refuse(qk_norm=qk_norm)
-            super().__init__(d_model, n_heads, dropout, causal)
-            self.fitted_heads = n_heads
-            if not bias:
-                drop_biases(self)
-
-        def forward(
-            self,
-            x: Tensor,
-            return_weights: bool = False,
-            rotate: Callable[[Tensor], Tensor] | None = None,
-            remember: None = None,
-        ) -> Tensor | tuple[Tensor, Tensor]:
-            if rotate is None:
-                return super().forward(x, return_weights)
-
-            def turn(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-                return merge_heads(rotate(split_heads(output, self.fitted_heads)))
-
-            hooks = [layer.register_forward_hook(turn) for layer in (self.q_proj, self.k_proj)]
-            try:
-                return super().forward(x, return_weights)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-
-    return Fitted
+def weight_names(config: RunConfig) -> set[str]:
+    return {*build(override(config.model, SMALL["model"])).state_dict()}
 
 
-def fitted_feed_forward(yours: type[nn.Module]) -> type[nn.Module]:
-    class Fitted(yours):
-        def __init__(
-            self,
-            d_model: int,
-            d_ff: int,
-            dropout: float = 0.0,
-            bias: bool = True,
-            activation: str = "gelu",
-        ):
-            refuse(activation=activation != "gelu")
-            super().__init__(d_model, d_ff, dropout)
-            if not bias:
-                drop_biases(self)
-
-    return Fitted
+def rehearse(config: RunConfig, resume: bool = False) -> None:
+    """Train a very small model in the same way, for two steps, and forget it."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        corpus = Path(folder, "corpus.txt")
+        corpus.write_bytes((1000 * load_text(config.corpus)[:1000])[:1000].encode())
+        small = override(config, {**SMALL, "corpus": str(corpus)})
+        batch = small.train.accumulate * 2
+        small = replace(small, train=replace(small.train, batch_size=batch))
+        capstone.train(small, Path(folder, "run"))
+        if resume:
+            capstone.train(small, Path(folder, "run"), resume=True)
 
 
-def fitted_block(yours: type[nn.Module]) -> type[nn.Module]:
-    class Fitted(yours):
-        def __init__(
-            self,
-            d_model: int,
-            n_heads: int,
-            d_ff: int,
-            dropout: float = 0.0,
-            norm: Callable[[int], nn.Module] | None = None,
-            bias: bool = True,
-            qk_norm: bool = False,
-            activation: str = "gelu",
-        ):
-            refuse(qk_norm=qk_norm, activation=activation != "gelu")
-            super().__init__(d_model, n_heads, d_ff, dropout)
-            if norm is not None:
-                self.ln_1, self.ln_2 = norm(d_model), norm(d_model)
-            if not bias:
-                drop_biases(self)
-
-        def forward(
-            self,
-            x: Tensor,
-            rotate: Callable[[Tensor], Tensor] | None = None,
-            remember: None = None,
-        ) -> Tensor:
-            def hand_over(layer: nn.Module, inputs: tuple, options: dict) -> tuple[tuple, dict]:
-                return inputs, {**options, "rotate": rotate}
-
-            hook = self.attention.register_forward_pre_hook(hand_over, with_kwargs=True)
-            try:
-                return super().forward(x)
-            finally:
-                hook.remove()
-
-    return Fitted
+def eager_unless_compiled(config: RunConfig) -> RunConfig:
+    """Without `compile` where it would be used and your code cannot be compiled, which is said."""
+    device = choose_device(config.device)
+    if not choose_arithmetic(config, device).compile:
+        return config
+    model = build(override(config.model, SMALL["model"])).to(device)
+    try:
+        torch.compile(model)(torch.zeros(2, 8, dtype=torch.long, device=device)).sum().backward()
+    except Exception as error:
+        told = str(error).partition("\n")[0]
+        print(
+            f"not compiled, since your code cannot be: {type(error).__name__}: {told}", flush=True
+        )
+        return replace(config, compile=False)
+    return config
 
 
-def refuse(**switches: bool) -> None:
-    for name in (name for name, on in switches.items() if on):
-        raise ValueError(f"your blocks do without {name}: leave it as it is")
+@contextmanager
+def watched(parts: list[Part]) -> Iterator[None]:
+    """Note of each part whether any of its code is run, but for what only prepares an object."""
+    of_file = defaultdict(list)
+    for part in parts:
+        of_file[part.file].append(part)
+        part.used = False
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_name != "__init__":
+            for part in of_file.get(code.co_filename, ()):
+                part.used = part.used or code.co_firstlineno in part.lines
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
-def fitted_embedding(yours: type[nn.Module]) -> type[nn.Module]:
-    class Fitted(yours):
-        def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
-            return super().forward(tokens)
-
-    return Fitted
-
-
-def fitted_train_step(yours: Callable) -> Callable:
-    def fitted(
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        inputs: Tensor,
-        targets: Tensor,
-        max_norm: float,
-        accumulate: int = 1,
-        bf16: bool = False,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor:
-        if accumulate > 1 or bf16 or scaler is not None:
-            raise ValueError(
-                "your train_step takes whole batches in float32: leave out the option "
-                "accumulate, bf16 or fp16"
+def table(parts: list[Part]) -> str:
+    """Whose code stands where, and whether a run has a use for yours."""
+    lines = []
+    for folder, group in groupby(parts, lambda part: part.folder):
+        whose = defaultdict(list)
+        for part in group:
+            whose[label(part)].append(part.name)
+        for who in filter(whose.get, LABELS):
+            lines += textwrap.wrap(
+                ", ".join(whose[who]),
+                width=80,
+                initial_indent=f"{folder:22}{who:22}",
+                subsequent_indent=44 * " ",
             )
-        return yours(model, optimizer, inputs, targets, max_norm)
-
-    return fitted
+    return "\n".join(lines)
 
 
-def fitted_model(base: type[nn.Module], swaps: Swaps) -> type[nn.Module]:
-    """With the reference's first weights, so that your run and its run can be compared."""
-
-    class Fitted(base):
-        def __init__(self, config: ModelConfig):
-            with torch.random.fork_rng(devices=[]):
-                super().__init__(config)
-            with swapped({new: old for old, new in swaps.items()}):
-                weights = TinyTransformerLM(config).state_dict()
-            names = self.state_dict().keys()
-            if names != weights.keys():
-                raise ValueError(
-                    "your model's weights have other names than the reference's: it lacks "
-                    f"{sorted(weights.keys() - names)} and has {sorted(names - weights.keys())}"
-                )
-            self.load_state_dict(weights)
-
-        def forward(self, tokens: Tensor, cache: None = None) -> Tensor:
-            return super().forward(tokens)
-
-    return Fitted
+def label(part: Part) -> str:
+    yours, used, unused, reference = LABELS
+    if not part.started:
+        return reference
+    return yours if part.used is None else used if part.used else unused
 
 
-def drop_biases(module: nn.Module) -> None:
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            layer.bias = None
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """What fails in your code, or because of it, names the line of the course where it fell.
 
-
-def optimizer_of(yours: Callable) -> Callable:
-    def make(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-        groups = [
-            {"params": group["params"], "weight_decay": group["weight_decay"]}
-            for group in make_optimizer(model, config).param_groups
+    What the course itself has to say about a run, to your `train`, is said as it stands.
+    """
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        course = [
+            (Path(frame.filename).resolve(), frame.lineno)
+            for frame in traceback.extract_tb(error.__traceback__)
         ]
-        return yours(groups, config.max_lr, config.betas)
-
-    return make
-
-
-def without_cache(yours: Callable) -> Callable:
-    def generate(*args: Any, **options: Any) -> Tensor:
-        return yours(*args, **options, use_cache=False)
-
-    return generate
+        course = [(file, line) for file, line in course if file.parent.parent in (ROOT, HERE)]
+        yours = [(file, line) for file, line in course if file.name == "exercises.py"]
+        if isinstance(error, ValueError) and course[-1] not in yours:
+            if not yours or yours[-1][0].parent.name == "09_capstone":
+                raise
+        file, line = yours[-1] if yours else course[-1]
+        where = f"{file.parent.name}/{file.name}:{line}"
+        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error

@@ -23,7 +23,6 @@ if importlib.util.find_spec("tiny_transformer") is None:  # on Colab, say
 # %%
 import math
 import time
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -32,15 +31,15 @@ from IPython.display import Markdown
 from ipywidgets import interact
 
 from tiny_transformer.capstone.reference import build_model, gallery, load_run, train
+from tiny_transformer.capstone.report import attention_maps
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data.corpus import load_text
-from tiny_transformer.embeddings.reference import apply_rotary
 from tiny_transformer.engineering.config import PRESETS
 from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.multihead.reference import attention_entropy
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.plots import GRAY, show_weights, use_style
-from tiny_transformer.tiny_lm.reference import count_parameters
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
 from tiny_transformer.training.reference import cross_entropy
 
 use_style()
@@ -60,7 +59,8 @@ tokens = torch.tensor([tokenizer.encode(text[: config.model.max_len + 1])])
 with torch.no_grad():
     first = cross_entropy(model(tokens[:, :-1]), tokens[:, 1:])
 print(f"{len(text):,} characters, {tokenizer.vocab_size} different ones")
-print(f"{count_parameters(model.config):,} parameters")
+parameters = count_modern_parameters(model.config)
+print(f"{parameters:,} parameters")
 print(f"first loss {first:.2f}, ln {tokenizer.vocab_size} = {math.log(tokenizer.vocab_size):.2f}")
 
 # %% [markdown]
@@ -69,7 +69,7 @@ print(f"first loss {first:.2f}, ln {tokenizer.vocab_size} = {math.log(tokenizer.
 
 # %%
 answer = None
-work = 6 * count_parameters(model.config) * config.train.batch_size * config.model.max_len / 1e6
+work = 6 * parameters * config.train.batch_size * config.model.max_len / 1e6
 assert answer is None or math.isclose(answer, work, rel_tol=0.1), "6 × parameters × tokens / 1e6"
 
 # %% [markdown]
@@ -174,26 +174,10 @@ plt.show()
 
 
 # %%
-def attention_maps(text):
-    """Of every layer, (n_heads, T, T)."""
-    tokens = torch.tensor([tokenizer.encode(text)])
-    rotate = None
-    if model.config.positions == "rope":
-        T = tokens.size(1)
-        rotate = partial(apply_rotary, cos=model.cos[:T], sin=model.sin[:T])
-    maps = []
-    with torch.no_grad():
-        x = model.embedding(tokens)
-        for block in model.blocks:
-            _, weights = block.attention(block.ln_1(x), return_weights=True, rotate=rotate)
-            maps.append(weights[0])
-            x = block(x, rotate)
-    return maps
-
-
 def show_layer(layer):
     phrase = "what light through yonder"
-    maps = attention_maps(phrase)[layer]
+    tokens = torch.tensor([tokenizer.encode(phrase)])
+    maps = attention_maps(model, tokens)[layer][0]
     figure, axes = plt.subplots(1, len(maps), figsize=(3.2 * len(maps), 3.4))
     for head, (ax, weights) in enumerate(zip(axes, maps, strict=True)):
         entropy = attention_entropy(weights)[-10:].mean()

@@ -22,9 +22,16 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
 from tiny_transformer.engineering.expected import check_like
 from tiny_transformer.engineering.reference import MetricsLog, naming, replace_file
+from tiny_transformer.multihead.reference import attention_entropy
 from tiny_transformer.sampling.reference import generate
-from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
+from tiny_transformer.tiny_lm.reference import (
+    TinyTransformerLM,
+    in_evaluation,
+    next_token_distribution,
+)
 from tiny_transformer.training.curves import explain_curve
+from tiny_transformer.training.reference import perplexity
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
@@ -61,7 +68,8 @@ class Reporter(ExitStack):
         self.records = self.log.read()
         self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
         self.enter_context(standard_streams(patient=True))
-        print(f"run folder: {visible(str(out))}", flush=True)
+        print(f"run folder: {visible(str(out))}")
+        print(f"model: {count_modern_parameters(config.model):,} parameters", flush=True)
         self.bar = self.enter_context(
             tqdm(
                 total=config.train.max_steps * self.tokens_per_step,
@@ -82,9 +90,16 @@ class Reporter(ExitStack):
     def evaluated(self, loss: Tensor, sample: str) -> None:
         """A step is done, the model was evaluated after it, and this is how it speaks now."""
         self.tell()
-        self.record(loss, val_loss=self.session.val_loss, sample=sample)
+        val_loss, model = self.session.val_loss, self.session.model
+        spread = attention_spread(model, self.session.characters, sample)
+        self.record(loss, val_loss=val_loss, attention_entropy=spread, sample=sample)
+        expected = likeliest(model, self.session.characters)
+        widths = [f"{math.exp(nats):.1f}" for nats in spread]
         self.untold.append(
-            f"step {self.session.step}, validation loss {self.session.val_loss:.4f}\n"
+            f"step {self.session.step}, validation loss {val_loss:.4f}"
+            f"{f', perplexity {perplexity(val_loss):.2f}' if val_loss < 100 else ''}\n"
+            f"{visible(expected)}\n"
+            f"the layers attend to about {', '.join(widths)} tokens\n"
             f"{visible(sample)}\n"
         )
 
@@ -95,7 +110,7 @@ class Reporter(ExitStack):
         self.untold.clear()
         self.bar.update(self.session.step * self.tokens_per_step - self.bar.n)
 
-    def record(self, loss: Tensor, **evaluation: float | str) -> None:
+    def record(self, loss: Tensor, **evaluation: float | list[float] | str) -> None:
         step, train_loss = self.session.step, loss.item()
         record = {
             "step": step,
@@ -160,6 +175,45 @@ def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
     generator = torch.Generator(device).manual_seed(seed)
     tokens = generate(model, prompt, SPOKEN, temperature=0.8, generator=generator)
     return tokenizer.decode(tokens[0]).strip()
+
+
+def likeliest(model: TinyTransformerLM, characters: str) -> str:
+    """What the model expects after a newline, or whatever comes first in the alphabet."""
+    first = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    chances, tokens = next_token_distribution(model, first)[0].topk(min(4, len(characters)))
+    told = (
+        f"{characters[token]!r} {chance:.0%}"
+        for token, chance in zip(tokens.tolist(), chances.tolist(), strict=True)
+    )
+    return f"after {characters[0]!r}: {', '.join(told)}"
+
+
+def attention_spread(model: TinyTransformerLM, characters: str, text: str) -> list[float]:
+    """The mean entropy of attention in each layer, in nats, while the model reads a text."""
+    ids = [characters.index(character) for character in text or characters[0]]
+    device = next(model.parameters()).device
+    tokens = torch.tensor([ids[: model.config.max_len]], device=device)
+    return [attention_entropy(weights).mean().item() for weights in attention_maps(model, tokens)]
+
+
+@torch.no_grad()
+def attention_maps(model: TinyTransformerLM, tokens: Tensor) -> list[Tensor]:
+    """The weights of attention in each layer, (B, n_heads, T, T), while it reads tokens (B, T)."""
+    calls = []
+    hooks = [
+        block.attention.register_forward_pre_hook(
+            lambda layer, args, options: calls.append((layer, args, options)), with_kwargs=True
+        )
+        for block in model.blocks
+    ]
+    with in_evaluation(model):
+        model(tokens)
+        for hook in hooks:
+            hook.remove()
+        return [
+            layer(x, return_weights=True, rotate=options.get("rotate"))[1]
+            for layer, (x, *_), options in calls
+        ]
 
 
 def write_report(out: Path) -> None:

@@ -29,9 +29,9 @@ def calls(function: Callable, name: str, argument: Callable, *inputs: Any, **opt
     """Whether `function` calls what it is given as `name`."""
     called = []
 
-    def spy(*asked: Any) -> Any:
+    def spy(*asked: Any, **named: Any) -> Any:
         called.append(name)
-        return argument(*asked)
+        return argument(*asked, **named)
 
     if takes(function, name):
         try:

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def module_of(changed: list[str], root: Path) -> str | None:
     """The numbered folder that holds the first of the changed files which lies in one."""
     for file in changed:
-        folder = Path(file).relative_to(root).parts[0]
-        if folder[0].isdigit():
+        real = Path(file).resolve()  # .links leads to the same folders, and may be what is named
+        if real.is_relative_to(root) and (folder := real.relative_to(root).parts[0])[0].isdigit():
             return folder
     return None
 

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.multihead.reference import MultiHeadAttention
+from tiny_transformer.setup.grading.doors import calls, unused
 from tiny_transformer.setup.grading.habits import HABITS
 
 
@@ -150,6 +152,121 @@ class TestAttentionEntropy:
         habit(impl.attention_entropy, torch.randn(2, 4, 5, 7).softmax(dim=-1))
 
 
+class InTwoParts(nn.Module):
+    """Reads all but the last `n` positions of x, then those, with the keys and values of the first.
+
+    `turn` (T, 1) is what each position turns its queries and keys by, if anything.
+    """
+
+    def __init__(self, layer, n, explicit=False, turn=None):
+        super().__init__()
+        self.layer, self.n, self.explicit, self.turn = layer, n, explicit, turn
+        self.seen = ()
+
+    def forward(self, x):
+        start = x.size(1) - self.n
+        self.read(x, 0, start)
+        out = self.read(x, start, x.size(1))
+        self.seen = ()
+        return out
+
+    def read(self, x, start, end):
+        turned = {} if self.turn is None else {"rotate": lambda x: x * self.turn[start:end]}
+        options = {"return_weights": True} if self.explicit else {}
+        out = self.layer(x[:, start:end], remember=self.remember, **options, **turned)
+        if self.explicit:
+            out, self.weights = out
+        return out
+
+    def remember(self, k, v):
+        if self.seen:
+            k, v = torch.cat((self.seen[0], k), dim=2), torch.cat((self.seen[1], v), dim=2)
+        self.seen = k, v
+        return k, v
+
+
+def layer_that_uses(impl, *names, causal=True):
+    """A layer of 16 features and 4 heads. The test waits while one of its doors is unused."""
+    layer = impl.MultiHeadAttention(16, 4, causal=causal)
+    x, arguments = torch.randn(2, 3, 16), {"rotate": lambda x: -x, "remember": lambda k, v: (k, v)}
+    for name in names:
+        ways = ({}, {"return_weights": True})
+        if not any([calls(layer, name, arguments[name], x, **way) for way in ways]):
+            pytest.skip(unused("MultiHeadAttention", name))
+    return layer
+
+
+def heads_of(layer, x):
+    """Queries, keys and values, each (B, 4, T, 4)."""
+    projections = (layer.q_proj, layer.k_proj, layer.v_proj)
+    return [project(x).unflatten(-1, (4, 4)).transpose(1, 2) for project in projections]
+
+
+@pytest.mark.exercise("MultiHeadAttention")
+@pytest.mark.door
+class TestRotate:
+    @pytest.mark.parametrize("causal", [True, False])
+    @pytest.mark.parametrize("explicit", [False, True])
+    def test_turns_queries_and_keys_and_no_values(self, impl, explicit, causal):
+        layer = layer_that_uses(impl, "rotate", causal=causal)
+        x, turn = torch.randn(2, 6, 16), torch.randn(6, 1)
+        q, k, v = heads_of(layer, x)
+        heads = F.scaled_dot_product_attention(q * turn, k * turn, v, is_causal=causal)
+        options = {"return_weights": True} if explicit else {}
+        out = layer(x, rotate=lambda x: x * turn, **options)
+        out = out[0] if explicit else out
+        torch.testing.assert_close(out, layer.out_proj(heads.transpose(1, 2).flatten(2)))
+
+    def test_the_weights_are_those_of_what_was_turned(self, impl):
+        layer = layer_that_uses(impl, "rotate", causal=False)
+        _, weights = layer(torch.randn(2, 5, 16), return_weights=True, rotate=torch.zeros_like)
+        torch.testing.assert_close(weights, torch.full((2, 4, 5, 5), 1 / 5))
+
+
+@pytest.mark.exercise("MultiHeadAttention")
+@pytest.mark.door
+class TestRemember:
+    @pytest.mark.parametrize("causal", [True, False])
+    @pytest.mark.parametrize("explicit", [False, True])
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_new_queries_see_all_before_them_and_nothing_after(self, impl, n, explicit, causal):
+        layer = layer_that_uses(impl, "remember", causal=causal)
+        x = torch.randn(2, 7, 16)
+        torch.testing.assert_close(InTwoParts(layer, n, explicit)(x), layer(x)[:, -n:])
+
+    def test_the_weights_of_new_queries_reach_back_to_the_first_key(self, impl):
+        layer = layer_that_uses(impl, "remember")
+        x = torch.randn(2, 7, 16)
+        parts = InTwoParts(layer, 3, explicit=True)
+        parts(x)
+        _, weights = layer(x, return_weights=True)
+        torch.testing.assert_close(parts.weights, weights[:, :, 4:])
+
+    def test_is_given_the_new_keys_and_values_head_by_head(self, impl):
+        layer = layer_that_uses(impl, "remember")
+        x, given = torch.randn(2, 5, 16), []
+        layer(x, remember=lambda k, v: given.extend((k, v)) or (k, v))
+        torch.testing.assert_close(given, heads_of(layer, x)[1:])
+
+    def test_keys_are_remembered_turned_and_values_as_they_are(self, impl):
+        layer = layer_that_uses(impl, "rotate", "remember")
+        x, given = torch.randn(2, 5, 16), []
+        layer(x, rotate=torch.neg, remember=lambda k, v: given.extend((k, v)) or (k, v))
+        _, k, v = heads_of(layer, x)
+        torch.testing.assert_close(given, [-k, v])
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_turned_once_is_turned_for_good(self, impl, n):
+        layer = layer_that_uses(impl, "rotate", "remember")
+        x, turn = torch.randn(2, 7, 16), torch.randn(7, 1)
+        whole = layer(x, rotate=lambda x: x * turn)
+        torch.testing.assert_close(InTwoParts(layer, n, turn=turn)(x), whole[:, -n:])
+
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(InTwoParts(layer_that_uses(impl, "remember"), 3), torch.randn(2, 5, 16))
+
+
 def output_and_gradients(layer, x, past, explicit):
     """The layer's output on x after the remembered keys and values, and all its gradients."""
 
@@ -173,18 +290,8 @@ class TestTheFusedPath:
         torch.testing.assert_close(out, expected)
         torch.testing.assert_close(gradients, expected_gradients)
 
-    @pytest.mark.parametrize("explicit", [False, True])
-    @pytest.mark.parametrize("T", [1, 3])
-    def test_the_last_positions_after_remembered_ones_are_those_of_the_whole(self, T, explicit):
-        layer = MultiHeadAttention(16, 4)
-        x = torch.randn(2, 7, 16)
-        seen = []
-        layer(x[:, :-T], remember=lambda k, v: seen.extend((k, v)) or (k, v))
-        out, _ = output_and_gradients(layer, x[:, -T:].requires_grad_(), seen, explicit)
-        torch.testing.assert_close(out, layer(x)[:, -T:])
 
-
-class TestOptionsOfTheReference:
+class TestTheReference:
     @pytest.mark.parametrize("attend", ["attend_fused", "attend_explicitly"])
     def test_dropped_attention_weights_keep_their_mean(self, attend):
         layer = MultiHeadAttention(8, 1, dropout=0.5, causal=False)
@@ -200,27 +307,6 @@ class TestOptionsOfTheReference:
         out = layer(torch.randn(4, 16, 64), return_weights=return_weights)
         out = out[0] if return_weights else out
         assert (out == 0).float().mean().item() == pytest.approx(0.25, abs=0.04)
-
-    def test_rotate_turns_both_queries_and_keys_but_no_values(self):
-        layer = MultiHeadAttention(16, 4)
-        x = torch.randn(2, 6, 16)
-        torch.testing.assert_close(layer(x, rotate=torch.neg), layer(x))
-
-    def test_rotate_comes_before_the_scores(self):
-        layer = MultiHeadAttention(16, 4, causal=False)
-        _, weights = layer(torch.randn(2, 5, 16), return_weights=True, rotate=torch.zeros_like)
-        torch.testing.assert_close(weights, torch.full((2, 4, 5, 5), 1 / 5))
-
-    def test_keys_are_remembered_as_they_were_turned(self):
-        layer = MultiHeadAttention(16, 4)
-        seen = []
-        x = torch.randn(2, 5, 16)
-        layer(x, rotate=torch.zeros_like, remember=lambda k, v: seen.append(k) or (k, v))
-        assert not seen[0].any()
-
-    def test_without_bias_only_the_four_matrices_learn(self):
-        layer = MultiHeadAttention(16, 4, bias=False)
-        assert [tuple(p.shape) for p in layer.parameters()] == [(16, 16)] * 4
 
     def test_heads_that_do_not_fit_are_named_with_the_width(self):
         with pytest.raises(ValueError, match="n_heads is 5.*d_model, which is 32"):

@@ -1,6 +1,7 @@
 """One learner's answers to the exercises of module 03, which its tests must accept."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,12 @@ class TransformerBlock(nn.Module):
         self.ln_2 = LayerNorm(d_model)
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.ln_1(x))
+    def forward(
+        self,
+        x: Tensor,
+        rotate: Callable[[Tensor], Tensor] | None = None,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        x = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
         x = x + self.feed_forward(self.ln_2(x))
         return x

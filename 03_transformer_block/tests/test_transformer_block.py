@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tiny_transformer.setup.grading.doors import calls, unused
 from tiny_transformer.setup.grading.habits import HABITS
-from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm, TransformerBlock
+from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm
 
 tanh_gelu = partial(F.gelu, approximate="tanh")
 
@@ -228,6 +229,44 @@ class TestTransformerBlock:
         habit(impl.TransformerBlock(16, 4, 40), torch.randn(2, 5, 16))
 
 
+def block_that_uses(impl, name):
+    """A block whose parameters are off their start. The test waits while `name` is unused."""
+    block = randomize(impl.TransformerBlock(16, 4, 40))
+    argument = {"rotate": torch.tanh, "remember": lambda k, v: (k, v)}[name]
+    if not calls(block, name, argument, torch.randn(2, 3, 16)):
+        pytest.skip(unused("TransformerBlock", name))
+    return block
+
+
+@pytest.mark.exercise("TransformerBlock")
+@pytest.mark.door
+class TestWhatABlockHandsToItsAttention:
+    def test_rotate_reaches_it(self, impl):
+        block = block_that_uses(impl, "rotate")
+        x = torch.randn(2, 6, 16)
+        after_attention = x + block.attention(block.ln_1(x), rotate=torch.tanh)
+        expected = after_attention + block.feed_forward(block.ln_2(after_attention))
+        torch.testing.assert_close(block(x, rotate=torch.tanh), expected)
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_remember_reaches_it(self, impl, n):
+        block = block_that_uses(impl, "remember")
+        x, seen = torch.randn(2, 7, 16), []
+        block(x[:, :-n], remember=lambda k, v: seen.extend((k, v)) or (k, v))
+        new = block(
+            x[:, -n:],
+            remember=lambda k, v: (torch.cat((seen[0], k), 2), torch.cat((seen[1], v), 2)),
+        )
+        torch.testing.assert_close(new, block(x)[:, -n:])
+
+    def test_each_reaches_it_under_its_own_name(self, impl):
+        block_that_uses(impl, "rotate")
+        block = block_that_uses(impl, "remember")
+        seen = []
+        block(torch.randn(2, 5, 16), torch.zeros_like, lambda k, v: seen.append(k) or (k, v))
+        assert not seen[0].any()  # keys that were turned to nothing
+
+
 class TestTheReference:
     @pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
     @pytest.mark.parametrize("scale", [1.0, 1e-3])  # 1e-3: the variance is smaller than eps
@@ -241,26 +280,3 @@ class TestTheReference:
             torch.autograd.grad(by_hand.pow(3).sum(), inputs),
             torch.autograd.grad(fused.pow(3).sum(), inputs),
         )
-
-    def test_a_block_can_use_the_other_norm(self):
-        block = TransformerBlock(16, 4, 40, norm=RMSNorm)
-        assert isinstance(block.ln_1, RMSNorm) and isinstance(block.ln_2, RMSNorm)
-
-    def test_without_bias_no_linear_layer_has_one(self):
-        block = TransformerBlock(16, 4, 40, bias=False)
-        assert all(layer.bias is None for layer in block.modules() if isinstance(layer, nn.Linear))
-
-    def test_a_block_hands_rotate_and_remember_to_its_attention(self):
-        block = TransformerBlock(16, 4, 40)
-        seen = []
-
-        def rotate(x):
-            seen.append("rotate")
-            return x
-
-        def remember(k, v):
-            seen.append("remember")
-            return k, v
-
-        block(torch.randn(1, 3, 16), rotate, remember)
-        assert seen == ["rotate", "rotate", "remember"]

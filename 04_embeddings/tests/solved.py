@@ -73,13 +73,14 @@ class TransformerEmbedding(nn.Module):
             self.register_buffer("table", table, persistent=False)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.token(tokens)
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
         T = tokens.shape[1]
+        where = torch.arange(T, device=tokens.device)[start:]
+        x = self.token(tokens[:, start:])
         if self.kind == "learned":
-            x = x + self.position(torch.arange(T, device=tokens.device))
+            x = x + self.position(where)
         elif self.kind == "sinusoidal":
-            x = x + self.table[torch.arange(T, device=tokens.device)]
+            x = x + self.table[where]
         return self.drop(x)
 
 

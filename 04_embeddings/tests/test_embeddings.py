@@ -12,6 +12,7 @@ from tiny_transformer.embeddings.reference import (
     rotate,
     sinusoidal_positions,
 )
+from tiny_transformer.setup.grading.doors import heeds, unused
 from tiny_transformer.setup.grading.habits import HABITS
 
 
@@ -160,6 +161,38 @@ class TestTransformerEmbedding:
         habit(embedding, torch.randint(7, (2, 5)))
 
 
+@pytest.mark.exercise("TransformerEmbedding")
+@pytest.mark.door
+class TestStart:
+    def embedding(self, impl, positions, **options):
+        learned = impl.TransformerEmbedding(7, 4, max_len=8)
+        if not heeds(learned, "start", 2, torch.randint(7, (2, 5))):
+            pytest.skip(unused("TransformerEmbedding", "start"))
+        return impl.TransformerEmbedding(7, 4, max_len=8, positions=positions, **options)
+
+    @pytest.mark.parametrize("start", [0, 1, 7])
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_the_vectors_are_those_of_the_whole_from_there_on(self, impl, positions, start):
+        embedding = self.embedding(impl, positions)
+        tokens = torch.randint(7, (2, 8))
+        torch.testing.assert_close(embedding(tokens, start=start), embedding(tokens)[:, start:])
+
+    def test_only_what_stands_there_is_looked_up(self, impl):
+        embedding = self.embedding(impl, "learned")
+        embedding(torch.tensor([[6, 5, 0, 1]]), start=2).sum().backward()
+        read = [table.grad.any(dim=1).nonzero().flatten().tolist() for table in tables(embedding)]
+        assert read == [[0, 1], [2, 3]]
+
+    def test_dropout_acts_in_training(self, impl):
+        embedding = self.embedding(impl, "learned", dropout=0.5)
+        tokens = torch.randint(7, (2, 8))
+        assert not torch.allclose(embedding(tokens, start=2), embedding(tokens, start=2))
+
+
+def tables(embedding):
+    return embedding.token.weight, embedding.position.weight
+
+
 @pytest.mark.exercise("rotate")
 class TestRotate:
     @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
@@ -212,27 +245,28 @@ class TestTheReference:
         expected = llama.apply_rotary_pos_emb(q, k, *rotary(q, positions[None]))
         torch.testing.assert_close((rotate(q, positions), rotate(k, positions)), expected)
 
-    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
-    def test_a_continuation_starts_where_the_beginning_ended(self, positions):
-        embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
-        tokens = torch.randint(7, (2, 8))
-        torch.testing.assert_close(embedding(tokens[:, 5:], start=5), embedding(tokens)[:, 5:])
-
-    @pytest.mark.parametrize("start", [7, -1])
+    @pytest.mark.parametrize("start", [0, 6])
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
     def test_positions_outside_the_context_are_an_error(self, positions, start):
         embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
         with pytest.raises(IndexError):
-            embedding(torch.zeros(1, 3, dtype=torch.long), start=start)
+            embedding(torch.zeros(1, 9, dtype=torch.long), start)
+
+    @pytest.mark.parametrize("start", [-1, 3, 7])
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_a_start_at_which_no_token_stands_is_named(self, positions, start):
+        embedding = TransformerEmbedding(7, 4, max_len=8, positions=positions)
+        with pytest.raises(ValueError, match=f"^start is {start}; tokens has 3 positions$"):
+            embedding(torch.zeros(1, 3, dtype=torch.long), start)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
     def test_its_waves_are_exact_in_a_model_of_any_dtype(self, dtype):
         embedding = TransformerEmbedding(7, 4, max_len=1024, positions="sinusoidal")
         exact = sinusoidal_positions(1024, 4)
-        tokens = torch.zeros(1, 1, dtype=torch.long)
+        tokens = torch.zeros(1, 1024, dtype=torch.long)
         for changed in (embedding.to(dtype), embedding.float()):
             assert changed.waves.equal(exact)
-            assert changed(tokens, start=1023).dtype == changed.token.weight.dtype
+            assert changed(tokens).dtype == changed.token.weight.dtype
 
     def test_its_waves_go_where_it_goes(self):
         embedding = TransformerEmbedding(7, 4, max_len=8, positions="sinusoidal")

@@ -48,6 +48,7 @@ from tiny_transformer.engineering.speed import (
     matmul_precision,
     packed,
 )
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import train_step
 
@@ -575,7 +576,7 @@ class TestPacked:
     @pytest.mark.parametrize("bias", [True, False])
     def test_the_logits_are_the_same_up_to_rounding(self, tie_weights, bias):
         torch.manual_seed(0)
-        model = TinyTransformerLM(ModelConfig(tie_weights=tie_weights, bias=bias))
+        model = build(ModelConfig(tie_weights=tie_weights, bias=bias))
         tokens = torch.randint(65, (3, 20))
         copy = packed(model)
         with torch.no_grad():

@@ -19,6 +19,7 @@ from tiny_transformer.data.corpus import load_text
 from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 
 
@@ -26,7 +27,7 @@ def main(run: Path | None = None, temperature: float = 1.0, rounds: int = 5) -> 
     if run:
         ours, tokenizer = load_run(run)
     else:
-        ours = TinyTransformerLM(NANOGPT_GPU).eval()
+        ours = build(NANOGPT_GPU).eval()
     config = ours.config
     peer, ours_packed, new = Peer(config).eval(), packed(ours), config.max_len - 1
 

@@ -17,7 +17,8 @@ from torch import nn
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.speed import choose_arithmetic, matmul_precision
 from tiny_transformer.setup.device import choose_device
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, count_parameters
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
+from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import make_optimizer, train_step
 
 CONTENDERS = {
@@ -94,7 +95,7 @@ def matrix_product(n: int = 2048) -> float:
 def flops_per_token(config: ModelConfig) -> float:
     """Forward and backward: 6 for each weight, and attention's own (PaLM 2022, appendix B)."""
     positions = config.max_len * config.d_model if config.positions == "learned" else 0
-    weights = count_parameters(config) - positions
+    weights = count_modern_parameters(config) - positions
     return 6 * weights + 12 * config.n_layers * config.d_model * config.max_len
 
 

@@ -1,13 +1,12 @@
 """Draws the figures of module 09: python 09_capstone/figures/draw.py"""
 
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
 from tiny_transformer.capstone.reference import load_run
-from tiny_transformer.embeddings.reference import apply_rotary
+from tiny_transformer.capstone.report import attention_maps
 from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, save, show_weights, use_style
 
@@ -43,14 +42,7 @@ save(figure, __file__, "loss.svg")
 phrase = "what light through yonder"
 model, tokenizer = load_run(PRETRAINED)
 tokens = torch.tensor([tokenizer.encode(phrase)])
-rotate = partial(apply_rotary, cos=model.cos[: len(phrase)], sin=model.sin[: len(phrase)])
-maps = []
-with torch.no_grad():
-    x = model.embedding(tokens)
-    for block in model.blocks:
-        _, weights = block.attention(block.ln_1(x), return_weights=True, rotate=rotate)
-        maps.append(weights[0])
-        x = block(x, rotate)
+maps = [weights[0] for weights in attention_maps(model, tokens)]
 figure, axes = plt.subplots(1, 4, figsize=(11, 3))
 for (layer, head), ax in zip(HEADS, axes, strict=True):
     show_weights(ax, maps[layer][head], phrase, phrase, f"layer {layer}, head {head}")

@@ -14,7 +14,7 @@ from tiny_transformer.capstone.reference import gallery, load_run
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.engineering.config import read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
-from tiny_transformer.tiny_lm.reference import count_parameters
+from tiny_transformer.tiny_lm.modern import count_modern_parameters
 from tiny_transformer.training.reference import evaluate, perplexity, split_corpus
 
 CARD = """\
@@ -61,7 +61,7 @@ print(f"validation loss {state['val_loss']:.4f}, as packed {val_loss:.4f}")
 
 _, _, samples = gallery(model, tokenizer, ["ROMEO:", "To be, or not to be"]).split("\n\n", 2)
 card = CARD.format(
-    parameters=count_parameters(config.model),
+    parameters=count_modern_parameters(config.model),
     command=command,
     minutes=MetricsLog(box / "metrics.jsonl").read()[-1]["seconds"] / 60,
     megabytes=(box / "best" / "model.safetensors").stat().st_size / 1e6,

@@ -25,9 +25,11 @@ from tiny_transformer.capstone.session import (
 from tiny_transformer.data.corpus import load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig
+from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import seed_everything
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     evaluate,
@@ -39,10 +41,12 @@ from tiny_transformer.training.reference import (
 
 def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, CharTokenizer]:
     tok = CharTokenizer(text)
-    return TinyTransformerLM(replace(config, vocab_size=tok.vocab_size)), tok
+    return build(replace(config, vocab_size=tok.vocab_size)), tok
 
 
-def train(config: RunConfig, out: Path, resume: bool = False) -> float:
+def train(
+    config: RunConfig, out: Path, resume: bool = False, processes: Processes = ALONE
+) -> float:
     text = load_text(config.corpus)
     device = choose_device(config.device)
     gpu = device.type == "cuda"

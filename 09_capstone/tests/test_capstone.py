@@ -570,17 +570,12 @@ class TestCommandLine:
         "args, preset",
         [
             ([], "gpu"),
-            (["--mine"], "cpu"),
-            (["--config", "mine.toml"], "cpu"),
-            (["--config", "mine.toml", "--no-mine"], "gpu"),
-            (["--mine", "--model.d-model", "64"], "cpu"),
-            (["--mine", "--preset", "gpu"], "gpu"),
+            (["--mine"], "gpu"),
+            (["--config", "mine.toml"], "gpu"),
             (["--config", "mine.toml", "--preset", "fast"], "fast"),
         ],
     )
-    def test_with_a_gpu_a_run_takes_its_preset_unless_it_is_of_your_exercises(
-        self, tmp_path, monkeypatch, args, preset
-    ):
+    def test_with_a_gpu_a_run_takes_its_preset(self, tmp_path, monkeypatch, args, preset):
         monkeypatch.chdir(tmp_path)
         Path("mine.toml").write_text("mine = true", encoding="utf-8")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -328,7 +328,7 @@ class TestWhoeverReadsAlong:
 
     def test_control_characters_do_not_reach_a_terminal(self, desk, monkeypatch, capsys):
         monkeypatch.chdir(desk)
-        monkeypatch.setattr(cli.Sample, "text", lambda _: "a\tb\n\x1b[2J\x9b\u202e\u0434")
+        monkeypatch.setattr(cli.Sample, "text", lambda *_: "a\tb\n\x1b[2J\x9b\u202e\u0434")
         status_of(monkeypatch, "sample")
         assert capsys.readouterr().out == "a\tb\n\x1b[2J\x9b\u202e\u0434\n"  # a pipe: exact
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -344,7 +344,7 @@ class TestWhoeverReadsAlong:
     def test_a_sample_that_cannot_be_written_exactly_is_not_written(self, desk, monkeypatch):
         log = io.TextIOWrapper(io.BytesIO(), "cp1252")
         monkeypatch.setattr(sys, "stdout", log)
-        monkeypatch.setattr(cli.Sample, "text", lambda _: "so \u03b1")
+        monkeypatch.setattr(cli.Sample, "text", lambda *_: "so \u03b1")
         said = status_of(monkeypatch, "sample")
         assert "standard output is in cp1252, which has no '\u03b1' (U+03B1): set PYTHONIO" in said
         assert log.buffer.getvalue() == b""

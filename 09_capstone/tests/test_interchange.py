@@ -16,19 +16,21 @@ from tiny_transformer.capstone.mine import swapped
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, write_config
 from tiny_transformer.engineering.reference import save_checkpoint
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 DEV = "pip install -e .[dev] brings it"
 TEXT = "to be or not\nü"
 CLASSIC = ModelConfig(vocab_size=len(set(TEXT)), max_len=16, d_model=16, n_layers=2, n_heads=2)
-ROPE = replace(CLASSIC, positions="rope", norm="rms", bias=False)
+MODERN = dict(norm="rms", bias=False, qk_norm=True, token_shift=True, activation="relu2")
+ROPE = replace(CLASSIC, positions="rope", **MODERN)
 SHAPES = [(1, 1), (3, 7), (2, 16), (5, 1)]
 
 
 def random_model(config: ModelConfig) -> TinyTransformerLM:
     """Without zeros among the biases or ones among the norms, which could stand in for others."""
     torch.manual_seed(0)
-    model = TinyTransformerLM(config).eval()
+    model = build(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model

@@ -1,4 +1,4 @@
-"""The capstone from a learner's exercises: all of them, some of them, and wrong ones."""
+"""The capstone from a learner's exercises: all of them, some, wrong ones, and all but the doors."""
 
 import ast
 import importlib.util
@@ -6,36 +6,79 @@ import random
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from tiny_transformer.capstone import mine, reference
-from tiny_transformer.engineering.config import PRESETS
-from tiny_transformer.engineering.reference import load_checkpoint
+from tiny_transformer.capstone import doors, mine, reference
+from tiny_transformer.engineering import speed
+from tiny_transformer.engineering.config import PRESETS, RunConfig, write_config
+from tiny_transformer.engineering.reference import load_checkpoint, override
+from tiny_transformer.sampling import reference as sampling
 from tiny_transformer.setup.grading.progress import folders
 from tiny_transformer.tiny_lm.reference import ModelConfig
-from tiny_transformer.training.reference import TrainConfig, train_step
+from tiny_transformer.training.reference import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 ALL = folders(ROOT)
 CLASSIC = ModelConfig(max_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32)
-MODERN = replace(CLASSIC, positions="rope", norm="rms", bias=False)
+DOORS = {
+    "rotate": None,
+    "remember": None,
+    "start": 0,
+    "cache": None,
+    "accumulate": 1,
+    "bf16": False,
+    "scaler": None,
+    "lengths": None,
+    "use_cache": False,  # as one does who has not come to the cache
+}
+
+
+def stubs_of(text: str) -> str:
+    """The same file before anything in it was written."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.body = ast.parse("raise NotImplementedError").body
+    return ast.unparse(tree)
+
+
+def deaf(text: str) -> str:
+    """The same file, in which no function hears what comes through a door."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            for name in sorted({arg.arg for arg in node.args.args} & DOORS.keys()):
+                node.body[:0] = ast.parse(f"{name} = {DOORS[name]}").body
+    return ast.unparse(tree)
+
+
+def without_doors(text: str) -> str:
+    """The same file, in which no function has a door."""
+    tree = ast.parse(deaf(text))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            args, optional = node.args.args, len(node.args.args) - len(node.args.defaults)
+            kept = [i for i, arg in enumerate(args) if arg.arg not in DOORS or i < optional]
+            node.args.defaults = [node.args.defaults[i - optional] for i in kept if i >= optional]
+            node.args.args = [args[i] for i in kept]
+    return ast.unparse(tree)
 
 
 @pytest.fixture
 def solve(tmp_path, monkeypatch):
     """Make a copy of the course in which the exercises of some modules are solved."""
 
-    def solve_some(solved: list[str], mistakes: dict[str, tuple[str, str]] | None = None) -> None:
+    def solve_some(solved=ALL, mistakes=None, change=str) -> None:
         for folder in ALL:
             (tmp_path / folder / "tests").mkdir(parents=True)
             for test in (ROOT / folder / "tests").glob("test_*.py"):
                 shutil.copy(test, tmp_path / folder / "tests")
             text = (ROOT / folder / "tests" / "solved.py").read_text(encoding="utf-8")
-            if folder not in solved:
-                text = stubs_of(text)
+            text = change(text) if folder in solved else stubs_of(text)
             right, wrong = (mistakes or {}).get(folder, ("", ""))
             assert right in text
             file = tmp_path / folder / "exercises.py"
@@ -50,43 +93,174 @@ def solve(tmp_path, monkeypatch):
     return solve_some
 
 
-def stubs_of(text: str) -> str:
-    """The same file before anything in it was written."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.body = ast.parse("raise NotImplementedError").body
-    return ast.unparse(tree)
+@pytest.fixture
+def trusting(monkeypatch):
+    """The diagnosis of 55 exercises takes longer than all that these tests are about."""
+    monkeypatch.setattr(mine, "is_right", lambda *_: True)
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def corpus(tmp_path_factory):
     words = "the cat sat on a mat and saw that it was a good mat to sit on".split()
-    chance = random.Random(0)
-    corpus = tmp_path_factory.mktemp("corpus") / "words.txt"
-    corpus.write_text(" ".join(chance.choices(words, k=800)), encoding="utf-8")
+    file = tmp_path_factory.mktemp("corpus") / "words.txt"
+    file.write_text(" ".join(random.Random(0).choices(words, k=800)), encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def config(corpus):
     steps = TrainConfig(batch_size=8, max_steps=12, warmup_steps=2, max_lr=1e-2)
-    return replace(PRESETS["smoke"], corpus=str(corpus), eval_every=6, model=CLASSIC, train=steps)
+    return replace(PRESETS["smoke"], corpus=corpus, eval_every=6, model=CLASSIC, train=steps)
+
+
+def shrunk(preset: str, corpus: str):
+    """A preset with all its switches, for seconds on a CPU; not compiled, which takes longer."""
+    small = {"max_len": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
+    steps = {"max_steps": 6, "warmup_steps": 2, "batch_size": 4 * PRESETS[preset].train.accumulate}
+    settings = {"device": "cpu", "compile": False, "corpus": corpus, "eval_every": 3, "mine": True}
+    return override(PRESETS[preset], {**settings, "model": small, "train": steps})
 
 
 def trained(config, out: Path) -> tuple[float, dict[str, torch.Tensor]]:
     return reference.train(config, out), load_checkpoint(out / "last")["model"]
 
 
-@pytest.mark.parametrize("model", [CLASSIC, MODERN], ids=["classic", "modern"])
-def test_a_run_of_your_own_throughout_ends_where_the_reference_ends(solve, config, model, tmp_path):
-    config = replace(config, model=model)
+def rows(table: str) -> dict[str, str]:
+    """Whose each exercise is, by the table."""
+    whose, label = {}, ""
+    for line in table.splitlines():
+        if line[:2].isdigit() or line.startswith(" "):
+            label = line[22:44].strip() or label  # long lists go on in the next line
+            whose |= {name.strip(): label for name in line[44:].split(",") if name}
+    return whose
+
+
+def used(table: str) -> set[str]:
+    return {name for name, label in rows(table).items() if label == "yours, in this run"}
+
+
+def notes(table: str) -> str:
+    """What stands below the table, in one line."""
+    return " ".join(
+        line for line in table.splitlines() if not line[:1].isdigit() and line[:1] != " "
+    )
+
+
+def sampled(run: Path, use_cache: bool) -> torch.Tensor:
+    """Past the context, where the window moves on."""
+    model, _ = reference.load_run(run)
+    prompt = torch.zeros(2, 3, dtype=torch.long)
+    return sampling.generate(model, prompt, 40, temperature=0, use_cache=use_cache)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_what_you_wrote_and_your_cache_changes_no_token(
+    solve, trusting, corpus, tmp_path, preset
+):
+    config = shrunk(preset, corpus)
+    solve()
+    rehearsal = partial(mine.rehearse, config)
+    with mine.your_parts(config, doors.of_training(config), rehearsal) as table:
+        best, _ = trained(config, tmp_path / "mine")
+        assert sampled(tmp_path / "mine", True).equal(sampled(tmp_path / "mine", False))
+    assert best < 4
+    assert "reference" not in rows(table).values()
+    unused = {name for name, label in rows(table).items() if label == "yours, not used here"}
+    model, train = config.model, config.train
+    assert {
+        "FeedForward": model.activation == "relu2",
+        "LayerNorm": model.norm == "rms",
+        "RMSNorm": model.norm == "layer",
+        "LearnedPositions": model.positions != "learned",
+        "rotate": model.positions != "rope",
+        "AdamW": train.optimizer == "muon",
+        "warmup_cosine": train.schedule == "wsd",
+        "get_batch": train.order == "even",
+        "KVCache": False,
+        "init_weights": False,
+        "count_parameters": False,
+        "attention_entropy": False,
+        "next_token_distribution": False,
+        "perplexity": False,
+        "SelfAttention": True,
+    }.items() <= {name: name in unused for name in rows(table)}.items()
+
+
+@pytest.mark.parametrize("last", range(len(ALL)))
+def test_a_course_solved_so_far_runs_too(solve, trusting, corpus, tmp_path, last):
+    config = shrunk([*PRESETS][last % len(PRESETS)], corpus)
+    solve(ALL[: last + 1])
+    with mine.your_parts(config, doors.of_training(config)) as table:
+        best, _ = trained(config, tmp_path / "mine")
+        assert sampled(tmp_path / "mine", True).equal(sampled(tmp_path / "mine", False))
+    assert best < 4
+    solved = {line[:22].strip() for line in table.splitlines() if line[22:].startswith("yours")}
+    assert solved == set(ALL[: last + 1])
+
+
+ROPE_NEEDS = {"MultiHeadAttention", "TransformerBlock"}
+REPLACED = {  # where nobody listens at the doors
+    "smoke": set(),
+    "cpu": ROPE_NEEDS,
+    "fast": ROPE_NEEDS,
+    "minute": ROPE_NEEDS,
+    "small": ROPE_NEEDS | {"train_step"},
+    "gpu": ROPE_NEEDS | {"train_step"},
+}
+
+
+@pytest.mark.parametrize("change", [deaf, without_doors])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_does_not_do_what_the_preset_needs_is_the_reference_and_the_table_says_so(
+    solve, trusting, corpus, tmp_path, preset, change
+):
+    config = shrunk(preset, corpus)
+    solve(change=change)
+    with mine.your_parts(config, doors.of_training(config)) as table:
+        best, _ = trained(config, tmp_path / "mine")
+    whose = rows(table)
+    assert best < 4
+    assert {name for name, label in whose.items() if label == "reference"} == REPLACED[preset]
+    for name in REPLACED[preset]:
+        does = "use" if change is deaf else "take"
+        assert f"{name} is the reference here: yours does not {does} `" in notes(table)
+    assert "sampling does without a cache: your " in notes(table)
+
+
+def test_a_door_that_gives_something_else_is_told_as_that(solve, trusting, corpus):
+    config = shrunk("cpu", corpus)
+    solve(mistakes={"02_multihead": ("k = rotate(k)", "k = k + rotate(k)")})
+    with mine.your_parts(config, doors.of_training(config)) as table:
+        pass
+    assert (
+        "MultiHeadAttention is the reference here: yours gives something else with `rotate` than "
+        "the reference"
+    ) in notes(table)
+
+
+@pytest.mark.parametrize("name", ["classic", "modern"])
+def test_from_the_same_start_a_run_of_yours_ends_where_the_reference_ends(
+    solve, config, tmp_path, name
+):
+    if name == "modern":
+        config = replace(config, model=replace(CLASSIC, positions="rope", norm="rms", bias=False))
     loss, weights = trained(config, tmp_path / "reference")
-    solve(ALL)
-    with mine.your_parts() as table:
+    solve()
+    with mine.your_parts(replace(config, same_start=True)):
         your_loss, your_weights = trained(config, tmp_path / "mine")
-    assert "reference" not in table
     assert your_loss == pytest.approx(loss, abs=1e-3)
     assert your_weights.keys() == weights.keys()
 
 
-def test_your_weights_speak_the_same_in_the_reference(solve, config, tmp_path):
-    solve(ALL)
+def test_first_weights_are_those_of_your_init_weights(solve, trusting, config):
+    solve(mistakes={"05_tiny_lm": ("torch.nn.init.ones_(p)", "torch.nn.init.constant_(p, 3.0)")})
+    with mine.your_parts(config):
+        model, _ = reference.build_model(config.model, "abc")
+    assert (model.ln_f.weight == 3).all()
+
+
+def test_your_weights_speak_the_same_in_the_reference(solve, trusting, config, tmp_path):
+    solve()
     with mine.your_parts():
         reference.train(config, tmp_path / "mine")
         yours, tokenizer = reference.load_run(tmp_path / "mine")
@@ -96,7 +270,7 @@ def test_your_weights_speak_the_same_in_the_reference(solve, config, tmp_path):
     torch.testing.assert_close(yours(tokens), ours(tokens))
 
 
-def test_where_the_operations_are_the_same_so_is_every_bit(solve, config, tmp_path):
+def test_where_the_operations_are_the_same_so_is_every_bit(solve, trusting, config, tmp_path):
     _, weights = trained(config, tmp_path / "reference")
     solve(["07_sampling", "08_engineering", "09_capstone"])
     with mine.your_parts():
@@ -116,25 +290,17 @@ def test_what_is_not_started_is_the_reference_and_the_table_says_so(solve, confi
     )
     with mine.your_parts() as table:
         assert reference.train(config, tmp_path / "mine") < 3
-    lines = [line.split(maxsplit=2) for line in table.splitlines()]
-    assert ["02_multihead", "yours", "split_heads, merge_heads, MultiHeadAttention"] in lines
-    assert ["02_multihead", "reference", "attention_entropy"] in lines
-    assert {folder for folder, whose, _ in lines if whose == "yours"} == set(ALL[:3])
+    whose = rows(table)
+    assert whose["MultiHeadAttention"] == "yours"
+    assert whose["attention_entropy"] == whose["gelu"] == "reference"
 
 
 def test_a_half_written_class_counts_as_not_started(solve):
-    solve(
-        ALL[:4],
-        {
-            "03_transformer_block": (
-                "return self.drop(self.down(gelu(self.up(x))))",
-                "raise NotImplementedError",
-            )
-        },
-    )
+    half = ("return self.drop(self.down(gelu(self.up(x))))", "raise NotImplementedError")
+    solve(ALL[:4], {"03_transformer_block": half})
     with mine.your_parts() as table:
         pass
-    assert "03_transformer_block  reference  FeedForward" in table
+    assert rows(table)["FeedForward"] == "reference"
 
 
 @pytest.mark.parametrize(
@@ -160,26 +326,16 @@ def test_a_wrong_exercise_stops_with_its_diagnosis(solve, folder, right, wrong, 
     assert told in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "option", [dict(accumulate=2), dict(bf16=True), dict(scaler=torch.amp.GradScaler("cpu"))]
-)
-def test_a_train_step_of_yours_is_not_asked_for_what_its_exercise_does_without(option):
-    step = mine.fitted(train_step, lambda *args: "trained")
-    assert step(None, None, None, None, 1.0) == "trained"
-    with pytest.raises(ValueError, match="whole batches in float32.*accumulate, bf16 or fp16"):
-        step(None, None, None, None, 1.0, **option)
-
-
-def test_afterwards_the_references_stand_where_they_stood(solve):
-    before = reference.build_model, reference.TinyTransformerLM, reference.generate
-    solve(ALL)
-    with mine.your_parts():
+def test_afterwards_the_references_stand_where_they_stood(solve, trusting):
+    before = reference.build_model, reference.build, reference.generate
+    solve()
+    with mine.your_parts(RunConfig(same_start=True)):
         assert reference.build_model is not before[0]
-    assert (reference.build_model, reference.TinyTransformerLM, reference.generate) == before
+    assert (reference.build_model, reference.build, reference.generate) == before
 
 
-def test_a_run_of_yours_resumes_to_the_same_bytes(solve, config, tmp_path, monkeypatch):
-    solve(ALL)
+def test_a_run_of_yours_resumes_to_the_same_bytes(solve, trusting, config, tmp_path, monkeypatch):
+    solve()
     with mine.your_parts():
         _, whole = trained(config, tmp_path / "whole")
         evaluate, done = reference.evaluate, []
@@ -200,16 +356,102 @@ def test_a_run_of_yours_resumes_to_the_same_bytes(solve, config, tmp_path, monke
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
 
 
-def test_weights_of_other_names_are_told(solve, config):
-    solve(
-        ALL,
-        {
-            "05_tiny_lm": (
-                "self.config = config",
-                'self.config = config\n        self.register_buffer("spare", torch.ones(1))',
-            )
-        },
-    )
-    with pytest.raises(ValueError, match=r"has \['spare'\]"):
+def test_weights_of_other_names_are_told(solve, trusting):
+    spare = 'self.config = config\n        self.register_buffer("spare", torch.ones(1))'
+    solve(mistakes={"05_tiny_lm": ("self.config = config", spare)})
+    with pytest.raises(ValueError, match=r"has \['spare'\]$"):
         with mine.your_parts():
-            reference.build_model(config.model, "abc")
+            pass
+
+
+class TestWhatFails:
+    CRASH = ("q = split_heads", 'assert x.size(1) < 9, "too many tokens"\n        q = split_heads')
+
+    def test_what_crashes_in_your_code_is_a_sentence_with_its_line(
+        self, solve, trusting, config, tmp_path
+    ):
+        solve(mistakes={"02_multihead": self.CRASH})
+        line = (tmp_path / "02_multihead/exercises.py").read_text(encoding="utf-8")
+        line = line[: line.index("assert x.size")].count("\n") + 1
+        told = rf"^02_multihead/exercises.py:{line}: AssertionError: too many tokens$"
+        with pytest.raises(RuntimeError, match=told):
+            with mine.your_parts(config):
+                reference.train(config, tmp_path / "run")
+
+    def test_the_command_says_it_without_a_traceback_and_the_folder_is_free_again(
+        self, solve, trusting, config, tmp_path, command
+    ):
+        write_config(tmp_path / "mine.toml", config)
+        args = "train", "--config", tmp_path / "mine.toml", "--mine", "--out", tmp_path / "run"
+        solve(mistakes={"02_multihead": self.CRASH})
+        status, _, err = command(*args)
+        assert status == 1 and err.splitlines()[-1].startswith("tiny-transformer: 02_multihead/")
+        status, out, _ = command(*args[:3], "--out", tmp_path / "run")
+        assert status == 0 and "no checkpoint in" in out
+
+
+class TestSampling:
+    @pytest.fixture
+    def run(self, config, tmp_path):
+        reference.train(config, tmp_path / "run")
+        return tmp_path / "run"
+
+    def test_a_page_of_samples_is_made_by_your_code(self, solve, trusting, run, command):
+        solve()
+        status, _, err = command("gallery", "--run", run, "--mine", "--tokens", 20)
+        ways = {"greedy", "apply_temperature", "top_k_filter", "top_p_filter", "sample"}
+        assert status == 0
+        assert used(err) >= {*ways, "generate", "KVCache", "gallery", "load_checkpoint"}
+        assert rows(err)["train_step"] == "yours, not used here"
+
+    def test_prompts_of_several_lengths_need_a_generate_that_takes_them(
+        self, solve, trusting, run, command
+    ):
+        solve(change=deaf)
+        _, _, err = command("gallery", "--run", run, "--mine", "--tokens", 20)
+        assert "generate is the reference here: yours does not use `lengths`" in notes(err)
+        _, _, err = command("sample", "--run", run, "--mine", "--tokens", 20)
+        assert "generate" in used(err)
+
+    def test_yours_and_the_reference_write_the_same(self, solve, trusting, run, command):
+        args = "sample", "--run", run, "--tokens", 40, "--prompt", "the"
+        _, text, _ = command(*args)
+        solve()
+        assert command(*args, "--mine")[1] == text
+        assert command(*args, "--mine", "--draft")[1] == text
+
+    def test_guessing_ahead_needs_a_cache(self, solve, trusting, run, command):
+        solve(change=without_doors)
+        status, _, err = command("sample", "--run", run, "--mine", "--draft", "--prompt", "the")
+        assert status == 1
+        assert err.splitlines()[-1] == (
+            "tiny-transformer: --draft needs a cache, and your MultiHeadAttention does not use "
+            "`remember`: leave it out"
+        )
+
+
+def test_where_your_code_cannot_be_compiled_the_run_is_eager_and_says_so(
+    config, monkeypatch, capsys
+):
+    def fail(model):
+        raise TypeError("no graph for this")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(speed, "compile_obstacle", lambda _: "")
+    assert mine.eager_unless_compiled(config) == config
+    eager = mine.eager_unless_compiled(replace(config, compile=True))
+    assert eager == replace(config, compile=False)
+    said = "not compiled, since your code cannot be: TypeError: no graph for this\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    "settings, argument", [({"bf16": True}, "bf16"), ({"fp16": True}, "scaler")]
+)
+def test_half_precision_needs_a_train_step_that_knows_it(
+    solve, trusting, config, settings, argument
+):
+    solve(change=deaf)
+    with mine.your_parts(config, doors.of_training(replace(config, **settings))) as table:
+        pass
+    assert f"train_step is the reference here: yours does not use `{argument}`" in notes(table)

@@ -1,4 +1,4 @@
-"""The grading machinery (conftest.py and diagnosis.py), run on a toy module of one exercise."""
+"""The grading machinery, run by the course's conftest.py on a toy module of two exercises."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from tiny_transformer.setup.grading import grades
 from tiny_transformer.setup.grading.progress import RESULTS, read_exercises, read_results
 
 CONFTEST = Path(__file__).parents[3] / "conftest.py"
@@ -63,9 +64,7 @@ def run(pytester, monkeypatch):
     pytester.makeini("[pytest]\naddopts = --import-mode=importlib -rs")
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
 
-    def run_toy(
-        *options: str, conftest: str | None = None, **changed: str | None
-    ) -> pytest.RunResult:
+    def run_toy(*options: str, **changed: str | None) -> pytest.RunResult:
         files = {
             "reference": REFERENCE,
             "exercises": NOT_STARTED,
@@ -73,8 +72,6 @@ def run(pytester, monkeypatch):
             "tests/deep/test_toy": TESTS,
             **changed,
         }
-        if conftest is not None:
-            pytester.makeconftest(conftest)
         sys.modules.pop("tiny_transformer.toy.exercises", None)
         for name, text in files.items():
             if text is not None:
@@ -194,10 +191,9 @@ def test_a_file_that_cannot_be_imported_is_reported_once(run, mistake, told):
 
 
 def test_an_endless_loop_is_stopped_and_not_entered_again(run, monkeypatch):
-    conftest = CONFTEST.read_text(encoding="utf-8").replace("SECONDS = 30", "SECONDS = 1")
+    monkeypatch.setattr(grades, "SECONDS", 1)
     result = run(
         exercises="def double(x):\n    while True:\n        pass\n",
-        conftest=conftest,
         **{"tests/deep/test_toy": TESTS.replace('"Doubler")', '"double")')},
     )
     result.assert_outcomes(passed=3, failed=1, skipped=1)
@@ -314,6 +310,9 @@ def test_it_doubles_as_often_as_it_is_told(impl):
 )
 UNUSED = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
 USED = UNUSED.replace("x + x", "2**times * x")
+REFUSED = UNUSED.replace(
+    "return x", "if times > 1:\n        raise NotImplementedError\n    return x"
+)
 
 
 class TestDoor:
@@ -323,7 +322,7 @@ class TestDoor:
     def run(self, run):
         return lambda *options, **files: run(*options, **{"tests/deep/test_toy": DOOR, **files})
 
-    @pytest.mark.parametrize("exercises, passed", [(USED, 6), (UNUSED, 5)])
+    @pytest.mark.parametrize("exercises, passed", [(USED, 6), (UNUSED, 5), (REFUSED, 5)])
     def test_an_exercise_is_solved_with_or_without_it(self, run, exercises, passed):
         result = run(exercises=exercises)
         result.assert_outcomes(passed=passed, skipped=7 - passed)
