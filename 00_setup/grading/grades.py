@@ -2,25 +2,32 @@
 
 An exercise that still raises NotImplementedError counts as not started: its tests are skipped,
 so a fresh checkout is green and what you have begun is graded. `--grade` fails it instead.
-What fails begins with a diagnosis, and each run ends with how far you are.
+A run ends with a block for each wrong exercise, and with how far you are.
 """
 
-import functools
 import importlib
 import importlib.util
+import inspect
+import re
+import shutil
+import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
-from _pytest._code.code import ReprFileLocation, TerminalRepr
-from _pytest._io import TerminalWriter
+from _pytest.runner import runtestprotocol
 
 from tiny_transformer.setup.grading import progress
-from tiny_transformer.setup.grading.diagnosis import diagnose, where_it_stopped, why_broken
+from tiny_transformer.setup.grading.blocks import Block, Failure, render, waiting
+from tiny_transformer.setup.grading.diagnosis import diagnose, misconceptions, why_broken
+from tiny_transformer.setup.grading.recording import Raised, Recorder, same_calls
 
 SECONDS = 30  # an exercise's test that takes longer is stopped: an endless loop, most likely
+PATIENCE = 2.0  # seconds in which to find out what an exercise does
 MARKERS = (
     "exercise(name): the exercise that this test grades",
     "door: of an optional argument that an exercise may leave unused; then the test skips",
@@ -36,7 +43,9 @@ class Grades:
         self.tests: dict[tuple[str, str], dict[str, bool | None]] = defaultdict(dict)
         self.broken: set[str] = set()  # topics whose exercises.py cannot be imported
         self.endless: set[tuple[str, str]] = set()  # exercises that were stopped
-        self.diagnosis_of = functools.cache(diagnose)
+        self.blocks: dict[tuple[str, str], Block] = {}
+        self.failed: dict[str, pytest.ExceptionInfo] = {}  # by the id of the test
+        self.trial: Trial | None = None
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "impl" not in metafunc.fixturenames:
@@ -51,6 +60,8 @@ class Grades:
     @pytest.fixture
     def impl(self, request: pytest.FixtureRequest) -> ModuleType:
         """The module under test: its reference or your exercises."""
+        if self.trial is not None:
+            return self.trial.recorder.impl
         if request.param == "exercises":
             return self.begun_exercises(request.node)
         topic = topic_of(request.path, self.root)
@@ -81,6 +92,10 @@ class Grades:
         self, item: pytest.Item, call: pytest.CallInfo
     ) -> pytest.TestReport:
         report = yield
+        if self.trial is not None:
+            if report.failed:
+                self.trial.error = call.excinfo.value
+            return report
         variant = variant_of(item)
         door = report.when == "call" and item.get_closest_marker("door") is not None
         elsewhere = report.when == "setup" and item.get_closest_marker("skipif") is not None
@@ -93,35 +108,95 @@ class Grades:
         stub = report.failed and not_started(call.excinfo, exercise, self.root)
         if stub and not self.config.getoption("grade"):
             report.outcome, report.longrepr = "skipped", stub
-        elif report.failed and not stub and (hint := self.why_wrong(item, call.excinfo)):
-            report.longrepr = Explained(hint, report.longrepr)
+        elif report.failed and not stub:
+            self.failed[item.nodeid] = call.excinfo
+            report.user_properties.append(("yours", True))
         if report.when == "call" or not report.passed:
             right = report.passed or report.skipped and (door or elsewhere)
             graded = folder_of(item.path, self.root), exercise, item.nodeid.split("[")[0], right
             report.user_properties.append(("graded", graded))
         return report
 
-    def why_wrong(self, item: pytest.Item, error: pytest.ExceptionInfo) -> str | None:
-        """What a failure means, as far as the probe and the place where it fell can tell."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
+        """After a test of yours that failed, find out why, by running it again."""
+        done = yield
+        if (error := self.failed.get(item.nodeid)) is not None:
+            self.find_out(item, nextitem, error)
+        return done
+
+    def find_out(
+        self, item: pytest.Item, nextitem: pytest.Item | None, error: pytest.ExceptionInfo
+    ) -> None:
         topic, exercise = topic_of(item.path, self.root), exercise_of(item)
+        folder = folder_of(item.path, self.root)
+        printed = "".join(text for _, name, text in item._report_sections if name == "stdout")
+        failure = Failure(in_words(item), error.value, printed)
         if error.errisinstance(pytest.fail.Exception) and "Timeout" in str(error.value):
             self.endless.add((topic, exercise))
-            return (
+            failure.hint = (
                 f"Your {exercise} has not ended within {SECONDS} s. Is there a loop without an end?"
             )
-        attempt = getattr(item.funcargs.get("impl"), exercise, None)
-        if attempt is None:  # a fixture failed before there was anything to diagnose
-            return None
-        hints = [where_it_stopped(error.value, self.root)]
+        block = self.blocks.setdefault(
+            (folder, exercise), Block(exercise, self.place(folder, exercise))
+        )
+        block.failures.append(failure)
+        known = any(other.hint for other in block.failures)
+        module = importlib.util.find_spec(f"tiny_transformer.{topic}.exercises")
+        if known or block.seconds > PATIENCE or module is None or topic in self.broken:
+            return
+        begun = time.monotonic()
+        yours = importlib.import_module(f"tiny_transformer.{topic}.exercises")
+        reference = importlib.import_module(f"tiny_transformer.{topic}.reference")
+        self.compare(item, nextitem, failure, yours, reference)
+        block.seconds += time.monotonic() - begun
+
+    def compare(
+        self,
+        item: pytest.Item,
+        nextitem: pytest.Item | None,
+        failure: Failure,
+        yours: ModuleType,
+        reference: ModuleType,
+    ) -> None:
+        """Record what the test gets from you, from the reference, and from each known mistake."""
+        topic, exercise = topic_of(item.path, self.root), exercise_of(item)
+        methods = public(getattr(reference, exercise))
+        again = self.tried(item, nextitem, Recorder(yours, exercise, methods))
+        right = self.tried(item, nextitem, Recorder(reference, exercise, methods, again.recorder))
+        failure.yours, failure.ours = again.recorder.calls, right.recorder.calls
+        if again.error is None or right.error is not None:
+            return
+        for bug in misconceptions(topic):
+            if bug.exercise != exercise:
+                continue
+            planted = SimpleNamespace(**{**vars(reference), exercise: bug.wrong})
+            recorder = Recorder(planted, exercise, methods, again.recorder)
+            trial = self.tried(item, nextitem, recorder)
+            if again.tells_as(trial) and (again.has_numbers or self.alike(topic, bug, yours)):
+                failure.hint = bug.hint
+                return
+
+    def alike(self, topic: str, bug: Any, yours: ModuleType) -> bool:
+        """Whether it is this mistake on plain input too, where a test has no numbers to tell by."""
         try:
-            hints.append(
-                self.diagnosis_of(topic, exercise, attempt)
-                or f"On plain input your {exercise} is right. What it misses is the case of this "
-                f"test: {item.originalname.removeprefix('test_').replace('_', ' ')}."
-            )
-        except (Exception, pytest.fail.Exception):  # it crashes on plain input, or does not end
-            pass
-        return "\n".join(filter(None, hints))
+            return diagnose(topic, bug.exercise, getattr(yours, bug.exercise)) == bug.hint
+        except (Exception, pytest.fail.Exception):
+            return False
+
+    def tried(self, item: pytest.Item, nextitem: pytest.Item | None, recorder: Recorder) -> "Trial":
+        trial = self.trial = Trial(recorder)
+        try:
+            item._initrequest()
+            runtestprotocol(item, log=False, nextitem=nextitem)
+        finally:
+            self.trial = None
+        return trial
+
+    def place(self, folder: str, exercise: str) -> str:
+        file = self.root / folder / "exercises.py"
+        node = progress.definitions(file).get(exercise)
+        return f"{folder}/exercises.py" + (f":{node.lineno}" if node else "")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if graded := dict(report.user_properties).get("graded"):
@@ -131,9 +206,11 @@ class Grades:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-        yield
+        with self.failures_hidden(terminalreporter):
+            yield
         if not self.tests or self.config.getoption("collectonly"):
             return
+        self.tell(terminalreporter)
         before = progress.read_results(self.root)
         results = progress.merged(self.root, before, self.tests)
         if self.config.pluginmanager.has_plugin("cacheprovider"):  # else nothing is remembered
@@ -144,6 +221,78 @@ class Grades:
             terminalreporter.write_line(progress.summary(self.root, folder, results))
         for line in progress.to_compare(self.root, folders, before, results):
             terminalreporter.write_line(line)
+
+    @contextmanager
+    def failures_hidden(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+        """Meanwhile pytest shows no tracebacks of yours, unless it was asked for them."""
+        asked = self.config.option.tbstyle != "auto" or self.config.option.verbose > 0
+        stats = {name: terminalreporter.stats.get(name, []) for name in ("failed", "error")}
+        for name, reports in stats.items() if not asked else ():
+            shown = [report for report in reports if not dict(report.user_properties).get("yours")]
+            terminalreporter.stats[name] = shown
+        yield
+        terminalreporter.stats.update({name: reports for name, reports in stats.items() if reports})
+
+    def tell(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.blocks:
+            return
+        blocks = [self.blocks[key] for key in sorted(self.blocks, key=self.in_course_order)]
+        waiting(blocks, self.root)
+        width = min(100, shutil.get_terminal_size().columns)
+        terminalreporter.section("What is wrong")
+        for line in render(blocks, width, self.root):
+            terminalreporter.write_line(line)
+        if any(block.failures for block in blocks):
+            terminalreporter.write_line("")
+            terminalreporter.write_line("(with --tb=short also the tracebacks)")
+
+    def in_course_order(self, key: tuple[str, str]) -> tuple[str, int]:
+        names = list(progress.definitions(self.root / key[0] / "exercises.py"))
+        return key[0], names.index(key[1]) if key[1] in names else len(names)
+
+
+class Trial:
+    """A test run once more, for what can be learned from it."""
+
+    def __init__(self, recorder: Recorder):
+        self.recorder = recorder
+        self.error: BaseException | None = None
+
+    def tells_as(self, other: "Trial") -> bool:
+        """Whether both answered the test alike, and failed it with the same words."""
+        return (
+            other.error is not None
+            and self.words == other.words
+            and same_calls(self.recorder.calls, other.recorder.calls)
+        )
+
+    @property
+    def words(self) -> str:
+        told = f"{type(self.error).__name__}: {self.error}"
+        return re.sub(r"0x[0-9a-f]+|tiny_transformer\.\w+\.\w+|/[\w./-]+", "...", told)
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether what came back could hardly be the same by chance."""
+        return any(
+            isinstance(part, Raised) or "tensor" in (text := repr(part)) or len(text) > 8
+            for call in self.recorder.calls
+            for part in call.came_back
+        ) and not isinstance(self.error, pytest.fail.Exception)
+
+
+def public(exercise: Any) -> list[str]:
+    if not inspect.isclass(exercise):
+        return []
+    return [name for name in vars(exercise) if not name.startswith("_")]
+
+
+def in_words(item: pytest.Item) -> str:
+    """test_agrees_with_torch[exercises-2-True] -> agrees with torch, B=2, causal=True"""
+    words = item.originalname.removeprefix("test_").replace("_", " ")
+    params = {k: v for k, v in item.callspec.params.items() if k != "impl"}
+    told = [f"{k}={getattr(v, '__name__', v)}" for k, v in params.items()]
+    return ", ".join([words, *(text for text in told if len(text) <= 40)])
 
 
 def folder_of(path: Path, root: Path) -> str:
@@ -182,18 +331,3 @@ def not_started(
     if stub != exercise:
         reason = f"{exercise} needs {stub}, which is not started"
     return path.relative_to(root).as_posix(), last.lineno + 1, reason
-
-
-class Explained(TerminalRepr):
-    """A failure with its diagnosis above the traceback, and in its line of the summary."""
-
-    def __init__(self, hint: str, failure: object):
-        self.hint, self.failure = hint, failure
-        crash = getattr(failure, "reprcrash", None)
-        self.reprcrash = crash and ReprFileLocation(crash.path, crash.lineno, hint)
-
-    def toterminal(self, tw: TerminalWriter) -> None:
-        tw.sep("-", "Diagnosis", bold=True)
-        tw.line(self.hint)
-        tw.sep("-", "Traceback")
-        self.failure.toterminal(tw)

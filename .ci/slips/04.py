@@ -1,0 +1,424 @@
+from slip import Slip
+
+
+def but(code, old, new):
+    assert code.count(old) == 1, (code.count(old), old)
+    return code.replace(old, new)
+
+
+CHARS = '''
+class CharTokenizer:
+    def __init__(self, text):
+        if not text:
+            raise ValueError("text has no characters")
+        self.chars = sorted(set(text))
+        self.stoi = {c: i for i, c in enumerate(self.chars)}
+        self.itos = {i: c for i, c in enumerate(self.chars)}
+
+    @property
+    def vocab_size(self):
+        return len(self.chars)
+
+    def encode(self, text):
+        for c in text:
+            if c not in self.stoi:
+                raise ValueError(f"unknown character {c!r}")
+        return [self.stoi[c] for c in text]
+
+    def decode(self, tokens):
+        return "".join(self.itos[int(i)] for i in tokens)
+'''
+
+EMBEDDING = '''
+class TransformerEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model, max_len, dropout=0.0, positions="learned"):
+        super().__init__()
+        if positions not in ("learned", "sinusoidal", "rope"):
+            raise ValueError(f"positions is learned, sinusoidal or rope, not {positions!r}")
+        self.token = TokenEmbedding(vocab_size, d_model)
+        self.position = LearnedPositions(max_len, d_model) if positions == "learned" else None
+        waves = sinusoidal_positions(max_len, d_model) if positions == "sinusoidal" else None
+        self.register_buffer("waves", waves, persistent=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens, start=0):
+        T = tokens.size(1)
+        x = self.token(tokens[:, start:])
+        if self.position is not None:
+            x = x + self.position(torch.arange(start, T, device=tokens.device))
+        if self.waves is not None:
+            x = x + self.waves[start:T]
+        return self.dropout(x)
+'''
+
+ROTATE = '''
+def rotate(x, positions):
+    d = x.size(-1)
+    if d % 2:
+        raise ValueError(f"d_head must be even, is {d}")
+    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)
+    theta = positions[:, None] * freq
+    cos, sin = theta.cos().to(x.dtype), theta.sin().to(x.dtype)
+    a, b = x[..., : d // 2], x[..., d // 2 :]
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+'''
+
+SLIPS = [
+    # ---- CharTokenizer
+    Slip(
+        "CharTokenizer",
+        "order of first appearance",
+        but(CHARS, "sorted(set(text))", "list(dict.fromkeys(text))"),
+        say=[r"sort|first appear|order"],
+        never=[r"unknown|outside"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "KeyError",
+        but(
+            CHARS,
+            '        for c in text:\n            if c not in self.stoi:\n                raise ValueError(f"unknown character {c!r}")\n',
+            "",
+        ),
+        say=[r"KeyError", r"ValueError"],
+        never=[r"in silence|dropped|leaves? (it|them) out|no error", r"sort|first appear"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "the error names nobody",
+        but(CHARS, 'raise ValueError(f"unknown character {c!r}")', 'raise ValueError("unknown character")'),
+        say=[r"\bnam(e|es|ed|ing)\b|which|message|mention|says? (what|who)"],
+        never=[r"first appear|sort", r"no ValueError|not raise|raises? nothing|dropped|in silence"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "empty text accepted",
+        but(CHARS, '        if not text:\n            raise ValueError("text has no characters")\n', ""),
+        say=[r"ValueError|raise|refuse", r"empty|without characters|no characters|\"\"|''"],
+        never=[r"first appear|sort", r"outside the vocabulary"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "vocab_size without property",
+        but(CHARS, "    @property\n", ""),
+        say=[r"property|method|parenthes|callable"],
+        never=[r"first appear|sort", r"too (large|small)"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "endless at a stranger",
+        but(
+            CHARS,
+            '''        for c in text:
+            if c not in self.stoi:
+                raise ValueError(f"unknown character {c!r}")
+        return [self.stoi[c] for c in text]
+''',
+            '''        ids, i = [], 0
+        while i < len(text):
+            if text[i] in self.stoi:
+                ids.append(self.stoi[text[i]])
+                i += 1
+        return ids
+''',
+        ),
+        say=[r"outside|unknown|time|second|endless|loop|stop|finish|never (ends|returns)"],
+        never=[r"first appear|sort", r"dropped|leaves? (it|them) out", r"KeyError"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "str.find, right",
+        '''
+class CharTokenizer:
+    def __init__(self, text):
+        self.characters = "".join(sorted({*text}))
+        if self.characters == "":
+            raise ValueError("no characters, no vocabulary")
+
+    @property
+    def vocab_size(self):
+        return len(self.characters)
+
+    def encode(self, text):
+        ids = list(map(self.characters.find, text))
+        if -1 in ids:
+            raise ValueError(f"{text[ids.index(-1)]!r} is not in the vocabulary")
+        return ids
+
+    def decode(self, tokens):
+        return "".join(map(self.characters.__getitem__, tokens))
+''',
+        right=True,
+    ),
+    # ---- TokenEmbedding
+    Slip(
+        "TokenEmbedding",
+        "weight is a module",
+        '''
+class TokenEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model):
+        super().__init__()
+        self.weight = nn.Embedding(vocab_size, d_model)
+
+    def forward(self, tokens):
+        return self.weight(tokens)
+''',
+        say=[r"Parameter|tensor|nn\.Embedding|module", r"weight"],
+        never=[r"(no|wrong|without|missing|times|divid\w+) .{0,12}(scale|root|sqrt)", r"numbers are wrong"],
+    ),
+    Slip(
+        "TokenEmbedding",
+        "data cuts the graph",
+        '''
+class TokenEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(vocab_size, d_model))
+
+    def forward(self, tokens):
+        table = self.weight.data
+        return table[tokens]
+''',
+        say=[r"gradient|\bgrad\b|detach|\.data|graph|learn"],
+        never=[r"no `?nn\.Parameter|not a parameter|is not registered", r"numbers are wrong"],
+    ),
+    Slip(
+        "TokenEmbedding",
+        "one-hot product, right",
+        '''
+class TokenEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+        nn.init.normal_(self.weight)
+
+    def forward(self, tokens):
+        one_hot = nn.functional.one_hot(tokens, self.weight.size(0))
+        return one_hot.to(self.weight.dtype) @ self.weight
+''',
+        right=True,
+    ),
+    # ---- sinusoidal_positions
+    Slip(
+        "sinusoidal_positions",
+        "sine and cosine exchanged",
+        '''
+def sinusoidal_positions(T, d_model):
+    angles = torch.arange(T)[:, None] / 10000 ** (torch.arange(0, d_model, 2) / d_model)
+    table = torch.zeros(T, d_model)
+    table[:, 0::2] = angles.cos()
+    table[:, 1::2] = angles.sin()
+    return table
+''',
+        say=[r"sin.{0,40}cos|cos.{0,40}sin|exchang|swap"],
+        never=[r"interleav|then all", r"exponent|frequenc", r"from 1"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "half the exponent",
+        '''
+import math
+
+
+def sinusoidal_positions(T, d_model):
+    i = torch.arange(d_model // 2)
+    omega = torch.exp(-math.log(10000.0) * i / d_model)
+    angles = torch.outer(torch.arange(T).float(), omega)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(T, d_model)
+''',
+        say=[r"exponent|frequenc|2i|half|too fast|speed"],
+        never=[r"exchanged|swapped", r"interleav|then all", r"from 1"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "whole division in the exponent",
+        '''
+def sinusoidal_positions(T, d_model):
+    angles = torch.arange(T)[:, None] / 10000.0 ** (torch.arange(0, d_model, 2) // d_model)
+    return torch.stack((torch.sin(angles), torch.cos(angles)), dim=-1).flatten(-2)
+''',
+        say=[r"exponent|frequenc|//|division|all (the )?(pairs|waves)|same (speed|frequency)|speed"],
+        never=[r"exchanged|swapped", r"interleav|then all", r"half the exponent"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "loops, right",
+        '''
+import math
+
+
+def sinusoidal_positions(T, d_model):
+    rows = []
+    for t in range(T):
+        row = []
+        for j in range(d_model):
+            angle = t / 10000 ** (2 * (j // 2) / d_model)
+            row.append(math.cos(angle) if j % 2 else math.sin(angle))
+        rows.append(row)
+    return torch.tensor(rows).reshape(T, d_model)
+''',
+        right=True,
+    ),
+    # ---- LearnedPositions
+    Slip(
+        "LearnedPositions",
+        "rows from 0",
+        '''
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(max_len, d_model))
+
+    def forward(self, positions):
+        return self.weight[: len(positions)]
+''',
+        say=[r"positions", r"\b0\b|first|asked|start|whatever|ignore"],
+        never=[r"axis|axes", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+    ),
+    Slip(
+        "LearnedPositions",
+        "another name",
+        '''
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.table = nn.Parameter(0.02 * torch.randn(max_len, d_model))
+
+    def forward(self, positions):
+        return self.table[positions]
+''',
+        say=[r"\bweight\b", r"nam(e|ed)|called|attribute|key|no `?weight|missing"],
+        never=[r"numbers are wrong", r"whatever positions", r"start(s)? at 0"],
+    ),
+    Slip(
+        "LearnedPositions",
+        "a buffer",
+        '''
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.register_buffer("weight", torch.randn(max_len, d_model))
+
+    def forward(self, positions):
+        return torch.index_select(self.weight, 0, positions)
+''',
+        say=[r"Parameter|parameters\(\)|learn|gradient"],
+        never=[r"numbers are wrong", r"whatever positions", r"another name|is called"],
+    ),
+    # ---- TransformerEmbedding
+    Slip(
+        "TransformerEmbedding",
+        "unknown positions accepted",
+        but(
+            EMBEDDING,
+            '        if positions not in ("learned", "sinusoidal", "rope"):\n            raise ValueError(f"positions is learned, sinusoidal or rope, not {positions!r}")\n',
+            "",
+        ),
+        say=[r"ValueError|refuse|raise", r"positions"],
+        never=[r"buffer", r"rope.{0,30}adds? (learned|positions)", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "waves as a plain attribute",
+        but(EMBEDDING, 'self.register_buffer("waves", waves, persistent=False)', "self.waves = waves"),
+        say=[r"device|buffer|move"],
+        never=[r"training bends|as a parameter|\blearns? (the|them)", r"from 0 again", r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "dropout on the tokens only",
+        but(
+            but(EMBEDDING, "x = self.token(tokens[:, start:])", "x = self.dropout(self.token(tokens[:, start:]))"),
+            "return self.dropout(x)",
+            "return x",
+        ),
+        say=[r"dropout", r"position|sum|after|last|then"],
+        never=[r"never used|not used", r"in evaluation", r"twice"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "start, and positions from 0",
+        '''
+class TransformerEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model, max_len, dropout=0.0, positions="learned"):
+        super().__init__()
+        self.token = TokenEmbedding(vocab_size, d_model)
+        match positions:
+            case "learned":
+                self.position = LearnedPositions(max_len, d_model)
+            case "sinusoidal":
+                waves = sinusoidal_positions(max_len, d_model)
+                self.register_buffer("position", waves, persistent=False)
+            case "rope":
+                self.position = None
+            case _:
+                raise ValueError(positions)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens, start=0):
+        x = self.token(tokens[:, start:])
+        where = torch.arange(x.shape[1], device=tokens.device)
+        if isinstance(self.position, nn.Module):
+            x = x + self.position(where)
+        elif self.position is not None:
+            x = x + self.position[where]
+        return self.drop(x)
+''',
+        say=[r"start", r"position|place"],
+        never=[r"all of (the )?tokens|taken for new", r"buffer", r"rope.{0,30}adds?\b"],
+    ),
+    # ---- rotate
+    Slip(
+        "rotate",
+        "neighbors paired",
+        but(
+            but(ROTATE, "x[..., : d // 2], x[..., d // 2 :]", "x[..., 0::2], x[..., 1::2]"),
+            "return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)",
+            "return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)",
+        ),
+        say=[r"half|neighbo|pair|convention|interleav"],
+        never=[r"clockwise|direction|other way", r"lengths? change"],
+    ),
+    Slip(
+        "rotate",
+        "counts from 0 itself",
+        but(
+            ROTATE,
+            "theta = positions[:, None] * freq",
+            "T = x.size(-2)\n    theta = torch.arange(T, device=x.device)[:, None] * freq",
+        ),
+        say=[r"positions", r"\b0\b|ignore|argument|whatever|asked|given"],
+        never=[r"direction|clockwise", r"neighbo|other pairing", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+    ),
+    Slip(
+        "rotate",
+        "odd width is a RuntimeError",
+        but(ROTATE, '    if d % 2:\n        raise ValueError(f"d_head must be even, is {d}")\n', ""),
+        say=[r"ValueError", r"odd|even|width"],
+        never=[r"direction|clockwise", r"neighbo|pairing", r"numbers are wrong"],
+    ),
+    Slip(
+        "rotate",
+        "bfloat16 becomes float32",
+        but(ROTATE, "theta.cos().to(x.dtype), theta.sin().to(x.dtype)", "theta.cos(), theta.sin()"),
+        say=[r"dtype|bfloat16|float16|half|float64|float32"],
+        never=[r"half-split|neighbo|pairing", r"direction|clockwise", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+    ),
+    Slip(
+        "rotate",
+        "complex numbers, right",
+        '''
+def rotate(x, positions):
+    if x.size(-1) % 2 != 0:
+        raise ValueError(f"rotate needs an even width, not {x.size(-1)}")
+    half = x.size(-1) // 2
+    omega = 10000.0 ** (torch.arange(half, device=positions.device) * (-1 / half))
+    theta = positions.to(omega.dtype).unsqueeze(-1) * omega
+    work = torch.promote_types(x.dtype, torch.float32)
+    z = torch.complex(x[..., :half].to(work), x[..., half:].to(work))
+    z = z * torch.polar(torch.ones_like(theta), theta)
+    return torch.cat((z.real, z.imag), dim=-1).to(x.dtype)
+''',
+        right=True,
+    ),
+]

@@ -1,0 +1,309 @@
+from slip import Slip
+
+
+def swap(code, old, new):
+    assert code.count(old) == 1, (code.count(old), old)
+    return code.replace(old, new)
+
+
+TRAIN = r'''
+def train(config, out, resume=False, processes=ALONE):
+    text = load_text(config.corpus)
+    device = choose_device(config.device)
+    arithmetic = choose_arithmetic(config, device)
+    if arithmetic.chosen:
+        print(arithmetic.chosen)
+    seed_everything(config.seed)
+    model, tokenizer = build_model(config.model, text)
+    config = replace(config, model=model.config)
+    tokens = torch.tensor(tokenizer.encode(text), device=device)
+    train_tokens, val_tokens = split_corpus(tokens)
+    if len(val_tokens) <= config.model.max_len:
+        raise ValueError(
+            f"the validation split has {len(val_tokens)} tokens; it must be longer than the "
+            f"context, {config.model.max_len}"
+        )
+    val_tokens = val_tokens[: config.eval_tokens]
+    model.to(device)
+    optimizer = make_optimizer(model, config.train)
+    batches = torch.Generator().manual_seed(config.seed)
+    scaler = torch.amp.GradScaler(device.type) if arithmetic.fp16 else None
+    session = Session(model, optimizer, batches, text, config, scaler)
+    if claim_folder(out, config, resume):
+        session.restore(out / "last")
+    steps = training_steps(
+        model, optimizer, train_tokens, config.train, batches, start=session.step, STEP_OPTIONS
+    )
+    last = config.train.max_steps
+    with Reporter(out, config, session) as reporter, interruptions() as interrupted:
+        for session.step, loss in steps:
+            if session.step % config.eval_every == 0 or session.step == last:
+                session.val_loss = evaluate(EVALUATE)
+                reporter.evaluated(loss, speak(model, tokenizer, config.seed))
+                session.save_evaluated(out, config.keep)
+            else:
+                reporter.trained(loss)
+            if interrupted() and session.step < last:
+                session.save(out / "last")
+                raise KeyboardInterrupt
+    write_report(out)
+    return session.best_loss
+'''
+# The signatures of these two stand in 06's reference, which was not opened: see the report.
+TRAIN = TRAIN.replace("STEP_OPTIONS", "bf16=arithmetic.bf16, scaler=scaler, compiled=arithmetic.compile")
+TRAIN = TRAIN.replace("EVALUATE", "model, val_tokens, bf16=arithmetic.bf16")
+
+GALLERY = r'''
+from torch.nn.utils.rnn import pad_sequence
+
+
+def gallery(model, tokenizer, prompts, max_new_tokens=200, seed=1):
+    device = next(model.parameters()).device
+    ids = [torch.tensor(tokenizer.encode(prompt), device=device) for prompt in prompts]
+    lengths = torch.tensor([len(row) for row in ids], device=device)
+    batch = pad_sequence(ids, batch_first=True)
+    parts = ["# Gallery", f"{max_new_tokens} tokens each, seed {seed}, unedited."]
+    for name, options in STRATEGIES.items():
+        parts.append(f"## {name}")
+        generator = torch.Generator(device).manual_seed(seed)
+        texts = generate(
+            model, batch, max_new_tokens, generator=generator, lengths=lengths, **options
+        )
+        for row, length in zip(texts, lengths.tolist()):
+            row = row[: length + max_new_tokens]
+            parts.append(f"```text\n{tokenizer.decode(row.tolist())}\n```")
+    return "\n\n".join(parts) + "\n"
+'''
+
+SLIPS = [
+    # ------------------------------------------------------------ build_model
+    Slip(
+        "build_model",
+        "the config's vocabulary",
+        '''
+def build_model(config, text):
+    tokenizer = CharTokenizer(text)
+    return build(config), tokenizer
+''',
+        say=["vocab_size|vocabulary|as many tokens"],
+        never=["modern", "order"],
+    ),
+    Slip(
+        "build_model",
+        "as many tokens as the text is long",
+        '''
+def build_model(config, text):
+    tokenizer = CharTokenizer(text)
+    return build(replace(config, vocab_size=len(text))), tokenizer
+''',
+        say=["vocab_size|vocabulary|as many tokens"],
+        never=["modern", "order", "config'?s (own )?65"],
+    ),
+    Slip(
+        "build_model",
+        "writes into the config",
+        '''
+def build_model(config, text):
+    tokenizer = CharTokenizer(text)
+    config.vocab_size = tokenizer.vocab_size
+    return build(config), tokenizer
+''',
+        say=["frozen|FrozenInstanceError|cannot assign|replace"],
+        never=["modern"],
+    ),
+    Slip(
+        "build_model",
+        "classic models only",
+        '''
+def build_model(config, text):
+    tokenizer = CharTokenizer(text)
+    model = TinyTransformerLM(replace(config, vocab_size=tokenizer.vocab_size))
+    return model, tokenizer
+''',
+        say=[r"\bbuild\b|modern|classic|GPT-2"],
+        never=["vocab_size (is|must)", "order"],
+    ),
+    Slip(
+        "build_model",
+        "right: a new ModelConfig",
+        '''
+from dataclasses import asdict
+
+
+def build_model(config, text):
+    tok = CharTokenizer(text)
+    shape = asdict(config) | {"vocab_size": tok.vocab_size}
+    return (build(ModelConfig(**shape)), tok)
+''',
+        right=True,
+    ),
+    # ------------------------------------------------------------ train
+    Slip(
+        "train",
+        "built before seeding",
+        swap(
+            swap(TRAIN, "    seed_everything(config.seed)\n", ""),
+            "    config = replace(config, model=model.config)\n",
+            "    config = replace(config, model=model.config)\n    seed_everything(config.seed)\n",
+        ),
+        say=["seed", "before|order|build|first|weights|same"],
+        never=["generator", "resume"],
+    ),
+    Slip(
+        "train",
+        "the config keeps 65 characters",
+        swap(TRAIN, "    config = replace(config, model=model.config)\n", ""),
+        say=["vocab_size|vocabulary|config"],
+        never=["seed", "interrupt"],
+    ),
+    Slip(
+        "train",
+        "a validation split as long as the context accepted",
+        swap(TRAIN, "if len(val_tokens) <= config.model.max_len:", "if len(val_tokens) < config.model.max_len:"),
+        say=["longer|equal|exactly|as long as", "context|max_len|validation"],
+        never=["seed", "interrupt", "eval_tokens"],
+    ),
+    Slip(
+        "train",
+        "eval_tokens ignored",
+        swap(TRAIN, "    val_tokens = val_tokens[: config.eval_tokens]\n", ""),
+        say=["eval_tokens"],
+        never=["longer than", "interrupt"],
+    ),
+    Slip(
+        "train",
+        "validates on what it trains on",
+        swap(TRAIN, "    train_tokens, val_tokens = split_corpus(tokens)\n", "    train_tokens, val_tokens = tokens, split_corpus(tokens)[1]\n"),
+        say=["validation|split", "train"],
+        never=["seed", "interrupt", "eval_tokens"],
+    ),
+    Slip(
+        "train",
+        "steps counted from 0 after a resume",
+        swap(TRAIN, "start=session.step, ", ""),
+        say=["resum|restor|start|where the session stands|step"],
+        never=["seed", "batches", "KeyboardInterrupt is missing"],
+    ),
+    Slip(
+        "train",
+        "batches draw from an unseeded generator",
+        swap(TRAIN, "torch.Generator().manual_seed(config.seed)", "torch.Generator()"),
+        say=["generator|batches", "seed"],
+        never=["interrupt", "order"],
+    ),
+    Slip(
+        "train",
+        "no evaluation at the last step",
+        swap(TRAIN, "if session.step % config.eval_every == 0 or session.step == last:", "if session.step % config.eval_every == 0:"),
+        say=["last step|last one|the end|evaluat"],
+        never=["seed", "interrupt"],
+    ),
+    Slip(
+        "train",
+        "the last loss, not the best",
+        swap(TRAIN, "return session.best_loss", "return session.val_loss"),
+        say=["best"],
+        never=["seed", "interrupt"],
+    ),
+    Slip(
+        "train",
+        "interrupted without saving",
+        swap(TRAIN, '                session.save(out / "last")\n', ""),
+        say=["sav|last/|checkpoint"],
+        never=["seed", "finished"],
+    ),
+    Slip(
+        "train",
+        "KeyboardInterrupt after the last step too",
+        swap(TRAIN, "if interrupted() and session.step < last:", "if interrupted():"),
+        say=["finished|last step|done|the end|KeyboardInterrupt"],
+        never=["not saved|without saving", "seed"],
+    ),
+    Slip(
+        "train",
+        "no report",
+        swap(TRAIN, "    write_report(out)\n", ""),
+        say=[r"report|loss\.png|samples\.md"],
+        never=["seed", "interrupt", "Reporter"],
+    ),
+    Slip(
+        "train",
+        "right: while and next",
+        swap(
+            swap(
+                TRAIN,
+                "        for session.step, loss in steps:\n",
+                "        while session.step < last:\n            session.step, loss = next(steps)\n",
+            ),
+            "if session.step % config.eval_every == 0 or session.step == last:",
+            "if session.step in (last, session.step // config.eval_every * config.eval_every):",
+        ),
+        right=True,
+    ),
+    # ------------------------------------------------------------ gallery
+    Slip(
+        "gallery",
+        "rows not cut",
+        swap(GALLERY, "            row = row[: length + max_new_tokens]\n", ""),
+        say=["padding|cut|own end|length|first"],
+        never=["generate must", "generator", "seed"],
+    ),
+    Slip(
+        "gallery",
+        "generate not told the lengths",
+        swap(GALLERY, "lengths=lengths, ", "").replace("    lengths = torch.tensor([len(row) for row in ids], device=device)\n", "    lengths = torch.tensor([len(row) for row in ids])\n"),
+        say=["length|padding"],
+        never=["generator", "cut each row"],
+    ),
+    Slip(
+        "gallery",
+        "one generator for all strategies",
+        swap(
+            swap(GALLERY, "        generator = torch.Generator(device).manual_seed(seed)\n", ""),
+            "    for name, options in STRATEGIES.items():\n",
+            "    generator = torch.Generator(device).manual_seed(seed)\n    for name, options in STRATEGIES.items():\n",
+        ),
+        say=["generator|seed", "strateg|new|each|depend"],
+        never=["padding", "length"],
+    ),
+    Slip(
+        "gallery",
+        "no end of line at the end",
+        swap(GALLERY, 'return "\\n\\n".join(parts) + "\\n"', 'return "\\n\\n".join(parts)'),
+        say=["end of line|newline|\\\\n|at the end"],
+        never=["padding", "generator"],
+    ),
+    Slip(
+        "gallery",
+        "ids on the CPU",
+        swap(
+            swap(GALLERY, "torch.tensor(tokenizer.encode(prompt), device=device)", "torch.tensor(tokenizer.encode(prompt))"),
+            "torch.tensor([len(row) for row in ids], device=device)",
+            "torch.tensor([len(row) for row in ids])",
+        ),
+        say=["device"],
+        never=["padding", "generator"],
+    ),
+    Slip(
+        "gallery",
+        "right: padded by hand",
+        swap(
+            swap(GALLERY, "from torch.nn.utils.rnn import pad_sequence\n\n\n", "\n"),
+            "    batch = pad_sequence(ids, batch_first=True)\n",
+            "    batch = torch.full((len(ids), int(lengths.max())), ids[0][0].item(), device=device)\n"
+            "    for i, row in enumerate(ids):\n        batch[i, : len(row)] = row\n",
+        ),
+        right=True,
+    ),
+]
+
+# Beyond the 120 that were asked for, of the same kind.
+SPARE = {
+    ("build_model", "as many tokens as the text is long"),
+    ("build_model", "right: a new ModelConfig"),
+    ("train", "no report"),
+    ("train", "validates on what it trains on"),
+    ("train", "the last loss, not the best"),
+}
+EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
+SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]

@@ -1,0 +1,242 @@
+"""One mistake, one block: what is wrong, true of the very test that failed, where, and the call."""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tiny_transformer.setup.grading.diagnosis import where_it_stopped
+from tiny_transformer.setup.grading.families import Sizes, explain
+from tiny_transformer.setup.grading.recording import Call, Raised, brief, same_answer
+
+FEW = 8  # numbers that are shown
+WHOLE = 3  # blocks that are shown in full
+TOLD_BY_TORCH = ("Tensor-likes", "Scalars are", "The values for attribute", "Object types")
+
+
+@dataclass
+class Failure:
+    """A test that failed on an exercise, and what is known about it."""
+
+    test: str  # in words
+    error: BaseException
+    printed: str = ""
+    hint: str | None = None  # of the misconception that gives the same in this test
+    yours: list[Call] = field(default_factory=list)
+    ours: list[Call] = field(default_factory=list)
+
+
+@dataclass
+class Block:
+    """All that failed of one exercise."""
+
+    name: str
+    place: str  # 01_attention/exercises.py:10
+    failures: list[Failure] = field(default_factory=list)
+    waits_for: str | None = None  # another exercise of the file, which it calls and which is wrong
+    seconds: float = 0.0  # spent on finding out
+
+    @property
+    def shown(self) -> Failure:
+        """The failure that says most: one whose cause has a name, or else the first."""
+        return next((failure for failure in self.failures if failure.hint), self.failures[0])
+
+
+def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
+    """The blocks in the order of the course, the first of them in full."""
+    told = 0
+    for block in blocks:
+        yield ""
+        if block.waits_for:
+            yield f"{block.name}  {block.place}"
+            yield f"  waits for {block.waits_for}, which it calls and which is not right yet"
+            continue
+        told += 1
+        count = len(block.failures)
+        if told > WHOLE:
+            yield f"{block.name}  {block.place}"
+            yield f"  {count} of its tests {'fails' if count == 1 else 'fail'}"
+            continue
+        yield f"{block.name}  {block.place}"
+        yield from indented(lines_of(block.shown, root), width)
+        more = count - 1
+        ending = f"In the test: {block.shown.test}."
+        if more:
+            ending += f" {more} more of its tests {'fails' if more == 1 else 'fail'}."
+        yield from indented([ending], width)
+
+
+def indented(lines: Iterable[str], width: int) -> Iterable[str]:
+    for line in lines:
+        indent = "  " + " " * (len(line) - len(line.lstrip()))
+        yield from textwrap.wrap(
+            line.strip(), width, initial_indent=indent, subsequent_indent=indent
+        ) or [""]
+
+
+def lines_of(failure: Failure, root: Path) -> list[str]:
+    lines = [failure.hint] if failure.hint else what_happened(failure, root)
+    if failure.printed.strip():
+        printed = failure.printed.strip().splitlines()
+        lines.append("It printed:")
+        lines += [f"    {line}" for line in printed[:4]]
+        lines += [f"    ... {len(printed) - 4} lines more"] if len(printed) > 4 else []
+    return lines
+
+
+def what_happened(failure: Failure, root: Path) -> list[str]:
+    """True of this test: the place where it stopped, what the test has to say, what came back."""
+    if stopped := where_it_stopped(failure.error, root):
+        return stopped.splitlines()
+    lines = [own] if (own := said_by_the_test(failure.error)) else []
+    found = first_difference(failure.yours, failure.ours)
+    if found is None:
+        if not lines and not isinstance(failure.error, AssertionError):
+            lines.append(f"{type(failure.error).__name__}: {str(failure.error).splitlines()[0]}")
+        return lines
+    yours, ours = found
+    if not lines:
+        lines += difference(yours, ours)
+    return [*lines, *call_in_words(yours, ours)]
+
+
+def said_by_the_test(error: BaseException) -> str | None:
+    """The sentence that a test's author wrote for the reader of this failure, if there is one."""
+    message = str(error)
+    if not isinstance(error, AssertionError):
+        failed = type(error).__name__ == "Failed" and "DID NOT RAISE" not in message
+        return message if failed else None
+    if message.startswith(TOLD_BY_TORCH):
+        return None
+    written, _, _ = message.partition("\nassert ")
+    return None if not written or written.startswith("assert ") else written
+
+
+def first_difference(yours: list[Call], ours: list[Call]) -> tuple[Call, Call] | None:
+    """The first call that came back otherwise than the reference's, which was asked the same."""
+    for a, b in zip(yours, ours, strict=False):
+        if not same_answer(list(a.before.values()), list(b.before.values())):
+            return None
+        if not same_answer(a.came_back, b.came_back):
+            return a, b
+    return None
+
+
+def difference(yours: Call, ours: Call) -> list[str]:
+    name = yours.method or yours.of.partition("(")[0]
+    if isinstance(ours.result, Raised):
+        return [
+            f"{name} should raise a {ours.result.kind.__name__} here, since: {ours.result.message}."
+        ]
+    if isinstance(yours.result, Raised):
+        return [f"{name} raised {yours.result.kind.__name__}: {yours.result.message}"]
+    sizes = sizes_of(yours)
+    if not same_answer(yours.result, ours.result):
+        try:
+            told = explain(yours.result, ours.result, sizes)
+        except Exception:  # things that have no family
+            told = None
+        return [f"{name}{'' if told.startswith('returned') else ':'} {told}"] if told else []
+    for argument, now in yours.after.items():
+        should = ours.after[argument]
+        if not same_answer(now, should):
+            if same_answer(should, yours.before[argument]):
+                return [f"{name} changes its argument {argument}, which it should leave as it was."]
+            told = explain(now, should, sizes)
+            return [f"{name} leaves something else in {argument}: {told}"] if told else []
+    return []
+
+
+def call_in_words(yours: Call, ours: Call) -> list[str]:
+    """The call with its arguments, and, where they are few, the numbers that came and should."""
+    shown, tensors = [], []
+    for name, value in yours.before.items():
+        if isinstance(value, Tensor) or isinstance(value, list) and len(str(value)) > 40:
+            shown.append(name)
+            tensors.append(f"{name} {described(value, sizes_of(yours))}")
+        else:
+            shown.append(f"{name}={brief(value)}")
+    call = f"{yours.of}{'.' if yours.method else ''}{yours.method}({', '.join(shown)})"
+    lines = [f"The call: {call}" + (f", with {', '.join(tensors)}" if tensors else "")]
+    if same_answer(yours.result, ours.result) or isinstance(yours.result, Raised):
+        return lines
+    if isinstance(ours.result, Raised):
+        return [*lines, f"It gave: {few(yours.result) or described(yours.result, {})}"]
+    got, want = few(yours.result), few(ours.result)
+    return [*lines, f"It gave: {got}", f"Expected: {want}"] if got and want else lines
+
+
+def described(value: Any, sizes: Sizes) -> str:
+    if isinstance(value, Tensor):
+        names = {n: name for name, n in sizes.items()}
+        axes = ", ".join(f"{names[n]}={n}" if n in names else str(n) for n in value.shape)
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{kind} ({axes}{',' if value.dim() == 1 else ''})"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} of {len(value)}"
+    return brief(value)
+
+
+def few(value: Any) -> str | None:
+    """The value itself, where it is short enough to read."""
+    if isinstance(value, Tensor) and (value.numel() > FEW or value.is_meta):
+        return None
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 160 else None
+
+
+def sizes_of(call: Call) -> Sizes:
+    """How the dimensions of this call are named, by its docstring; only what is beyond doubt.
+
+    "x (B, T, d_model) -> ..." and "(..., T, d_k), (..., S, d_k) -> ..." both say so.
+    """
+    doc, sizes, doubtful = call.shapes, {}, set()
+    before_arrow = re.findall(r"\(([^()]*)\)", doc.partition("->")[0])
+    tensors = {name: value for name, value in call.before.items() if isinstance(value, Tensor)}
+    for i, (name, value) in enumerate(tensors.items()):
+        by_name = re.search(rf"\b{name} \(([^()]*)\)", doc)
+        pattern = by_name[1] if by_name else before_arrow[i] if i < len(before_arrow) else ""
+        axes = [axis.strip() for axis in pattern.split(",") if axis.strip()]
+        if "..." not in axes and len(axes) != value.dim():
+            continue
+        for axis, n in zip(reversed(axes), reversed(value.shape), strict=False):
+            if axis == "...":
+                break
+            if axis.isidentifier() and sizes.setdefault(axis, n) != n:
+                doubtful.add(axis)
+    values = list(sizes.values())
+    return {
+        name: n
+        for name, n in sizes.items()
+        if name not in doubtful and values.count(n) == 1 and n > 2
+    }
+
+
+def waiting(blocks: list[Block], root: Path) -> None:
+    """An exercise that calls another of the same file which is wrong waits for that one."""
+    wrong = {(file_of(block), block.name): block for block in blocks}
+    for (file, name), block in wrong.items():
+        called = names_in(root / file, name)
+        others = [other for where, other in wrong if where == file and other in called - {name}]
+        block.waits_for = next(iter(others), None)
+
+
+def file_of(block: Block) -> str:
+    return block.place.rpartition(":")[0]
+
+
+def names_in(file: Path, definition: str) -> set[str]:
+    """All names that stand in the code of a function or class."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {
+        node.id
+        for part in tree.body
+        if getattr(part, "name", None) == definition
+        for node in ast.walk(part)
+        if isinstance(node, ast.Name)
+    }

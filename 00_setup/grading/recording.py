@@ -1,0 +1,191 @@
+"""What a test asked of an exercise and what came back, so that two answers can be compared."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tiny_transformer.setup.grading.families import explain
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What came back where an exception did."""
+
+    kind: type
+    message: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: what was called, with copies of its arguments before it and after it."""
+
+    of: str  # "gelu", or "LayerNorm(8)"
+    method: str  # "", or "append" for "KVCache(...).append"
+    before: dict[str, Any]
+    after: dict[str, Any]
+    result: Any
+    shapes: str  # the docstring that names the dimensions
+
+    @property
+    def came_back(self) -> list[Any]:
+        """The result, and whatever the call has made of its arguments."""
+        return [self.result, *self.after.values()]
+
+
+class Recorder:
+    """An implementation of a module, `impl`, whose calls of one exercise are noted.
+
+    The objects that it makes begin with the weights of those that `like` made, in the same order,
+    and leave the same random state behind: then a difference is one of the code alone.
+    """
+
+    def __init__(
+        self, impl: Any, exercise: str, methods: list[str], like: "Recorder | None" = None
+    ):
+        self.calls: list[Call] = []
+        self.made: list[tuple[dict[str, Tensor], Tensor]] = []
+        self.like = like
+        watched = getattr(impl, exercise)
+        noting = (
+            self.noting_class(watched, methods)
+            if inspect.isclass(watched)
+            else self.noting(watched, exercise)
+        )
+        self.impl = SimpleNamespace(**{**vars(impl), exercise: noting})
+
+    def noting(self, function: Callable, of: str, method: str = "", doc: str = "") -> Callable:
+        @functools.wraps(function)
+        def noted(*args: Any, **options: Any) -> Any:
+            return self.note(function, of, method, doc or function.__doc__ or "", args, options)
+
+        return noted
+
+    def note(
+        self, function: Callable, of: str, method: str, doc: str, args: tuple, options: dict
+    ) -> Any:
+        before = copied(named(function, args, options))
+        try:
+            result = function(*args, **options)
+        except Exception as error:
+            after = copied(named(function, args, options))
+            self.calls.append(Call(of, method, before, after, Raised(type(error), str(error)), doc))
+            raise
+        after = copied(named(function, args, options))
+        self.calls.append(Call(of, method, before, after, copied(result), doc))
+        return result
+
+    def noting_class(self, watched: type, methods: list[str]) -> type:
+        recorder = self
+
+        def __init__(self: Any, *args: Any, **options: Any) -> None:
+            given = ", ".join(
+                [*map(brief, args), *(f"{name}={brief(value)}" for name, value in options.items())]
+            )
+            vars(self)["_of"] = f"{watched.__name__}({given})"
+            try:
+                watched.__init__(self, *args, **options)
+            except Exception as error:
+                before = copied(named(watched.__init__, (self, *args), options))
+                raised = Raised(type(error), str(error))
+                recorder.calls.append(Call(watched.__name__, "", before, before, raised, ""))
+                raise
+            vars(self)["_of"] = f"{watched.__name__}({given})"
+            if isinstance(self, nn.Module):
+                recorder.begin_alike(self)
+
+        def of_method(name: str) -> Any:
+            attribute = inspect.getattr_static(watched, name)
+            if isinstance(attribute, property):
+                return property(lambda self: recorder.of_object(self, attribute.fget, name, (), {}))
+            return lambda self, *args, **options: recorder.of_object(
+                self, getattr(watched, name), name, args, options
+            )
+
+        body = {name: of_method(name) for name in methods if hasattr(watched, name)}
+        names = {"__module__": watched.__module__, "__qualname__": watched.__qualname__}
+        return type(watched.__name__, (watched,), {**body, **names, "__init__": __init__})
+
+    def of_object(
+        self, made: Any, function: Callable, name: str, args: tuple, options: dict
+    ) -> Any:
+        method = "" if name == "forward" else name
+        doc = function.__doc__ or type(made).__mro__[1].__doc__ or ""
+        bound = functools.partial(function, made)
+        return self.note(
+            bound, vars(made).get("_of", type(made).__name__), method, doc, args, options
+        )
+
+    def begin_alike(self, module: nn.Module) -> None:
+        k = len(self.made)
+        if self.like is not None and k < len(self.like.made):
+            state, random = self.like.made[k]
+            try:
+                module.load_state_dict(state)
+            except RuntimeError:  # parts of other names or shapes
+                pass
+            torch.set_rng_state(random)
+        state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        self.made.append((state, torch.get_rng_state()))
+
+
+def named(function: Callable, args: tuple, options: dict) -> dict[str, Any]:
+    """The arguments by the names of the parameters that take them."""
+    try:
+        bound = inspect.signature(function).bind(*args, **options)
+    except (TypeError, ValueError):
+        return {f"argument {i}": value for i, value in enumerate(args)} | options
+    return {name: value for name, value in bound.arguments.items() if name != "self"}
+
+
+def copied(value: Any) -> Any:
+    """As it is now, whatever becomes of it: tensors with their gradients, and no graph."""
+    if isinstance(value, nn.Module | torch.Generator | torch.optim.Optimizer) or callable(value):
+        return type(value).__name__  # these are changed by what they are for
+    if isinstance(value, Tensor):
+        kept = value.detach().clone()
+        return [kept, value.grad.clone()] if value.is_leaf and value.grad is not None else kept
+    if isinstance(value, dict):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return repr(value)
+
+
+def same_answer(a: Any, b: Any) -> bool:
+    if isinstance(a, Raised) or isinstance(b, Raised):
+        return a == b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_answer(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same_answer, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-6 + 1e-4 * abs(b) or a != a and b != b
+    try:
+        return explain(a, b, {}) is None
+    except Exception:  # on PyTorch's meta device there are no numbers to compare
+        return False
+
+
+def same_calls(a: list[Call], b: list[Call]) -> bool:
+    return len(a) == len(b) and all(
+        same_answer(x.came_back, y.came_back) for x, y in zip(a, b, strict=True)
+    )
+
+
+def brief(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
