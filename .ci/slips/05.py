@@ -386,7 +386,7 @@ def init_weights(model):
     ),
     Slip(
         "TinyTransformerLM",
-        "right: default argument, F.linear",
+        "right: default argument, einsum head",
         swap(
             swap(CACHED, "lambda t: rotate(t, positions)", "lambda t, p=positions: rotate(t, p)"),
             "return self.head(self.ln_f(x))",

@@ -330,7 +330,7 @@ def top_p_filter(logits, p):
     ),
     Slip(
         "top_p_filter",
-        "probabilities of the whole batch",
+        "sums down the batch",
         """
 def top_p_filter(logits, p):
     if not 0 < p <= 1:
