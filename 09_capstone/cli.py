@@ -108,7 +108,7 @@ class Train(Source):
             if settings.mine and processes.count > 1:
                 raise ValueError("--mine is for one process: leave out torchrun")
             out = self.folder()  # its name may hold the time
-            if settings.mine:  # yours need not look
+            if settings.mine:  # your `train` need not
                 check_training_fits(settings, choose_device(settings.device))
             processes.tell(out)
         else:

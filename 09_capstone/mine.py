@@ -41,10 +41,15 @@ from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import AdamW, fused_adamw
 
 HERE = Path(__file__).resolve().parents[1]
-ROOT = HERE  # where the exercises lie
-LABELS = "yours", "yours, in this run", "yours, not used here", "reference"
+ROOT = HERE  # where the exercises lie, which tests have elsewhere
+YOURS, IN_USE, UNUSED, REFERENCE = LABELS = (
+    "yours",
+    "yours, in this run",
+    "yours, not used here",
+    "reference",
+)
 Swaps = dict[Any, Any]  # what stands in the course's modules, and what shall stand there instead
-SMALL = {  # a rehearsal keeps every switch and takes as little time as it can
+SMALL = {  # a rehearsal keeps every switch that the CPU knows, and takes as little time as it can
     "device": "cpu",
     "compile": False,
     "eval_every": 2,
@@ -56,16 +61,22 @@ SMALL = {  # a rehearsal keeps every switch and takes as little time as it can
 
 @dataclass
 class Part:
-    """An exercise, the reference\'s solution and yours."""
+    """An exercise, the reference's solution and yours."""
 
     folder: str
     name: str
-    file: str
+    file: str  # with `lines` says to whom a piece of code belongs
     lines: range
     ours: Any
     yours: Any
     started: bool
     used: bool | None = None  # in the rehearsal, if there was one
+
+    @property
+    def whose(self) -> str:
+        if not self.started:
+            return REFERENCE
+        return YOURS if self.used is None else IN_USE if self.used else UNUSED
 
 
 @contextmanager
@@ -76,8 +87,8 @@ def your_parts(
 ) -> Iterator[str]:
     """Put each exercise that is started in the place of its reference; yields a table of them.
 
-    Those that do not do what is `needed` are left out, which the table says, and so does all that
-    the others do in the `rehearsal`, which comes first.
+    What does not do what is `needed` is left out. The table says so, and what the `rehearsal`,
+    which comes first, had a use for.
 
     Raises:
         ValueError: with the diagnosis of the first exercise that is wrong, before anything starts.
@@ -95,10 +106,10 @@ def your_parts(
         swaps[generate_ahead] = refusing(
             f"--draft needs a cache, and {without_cache}: leave it out"
         )
+    if config.same_start:
+        swaps[build] = starting_alike(build, dict(swaps))
     # What is started may call what is not, in the same file.
     swaps |= {part.yours: part.ours for part in parts if not part.started}
-    if config.same_start:
-        swaps[build] = starting_alike(build, swaps)
     names = weight_names(config)
     with swapped(swaps), told_in_a_sentence():
         if names != (yours := weight_names(config)):
@@ -130,7 +141,15 @@ def find_parts() -> list[Part]:
             ours = getattr(reference, exercise.name)
             lines = range(first, node.end_lineno + 1)
             parts.append(
-                Part(folder, exercise.name, exercises.__file__, lines, ours, yours, started)
+                Part(
+                    folder=folder,
+                    name=exercise.name,
+                    file=exercises.__file__,
+                    lines=lines,
+                    ours=ours,
+                    yours=yours,
+                    started=started,
+                )
             )
     return parts
 
@@ -196,7 +215,7 @@ def fitted(ours: Any, yours: Any) -> Any:
     def call(*args: Any, **options: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | options
         return function(
-            *(value for name, value in given.items() if name not in optional),
+            *(given[name] for name in names if name in given and name not in optional),
             **{name: value for name, value in given.items() if name in known},
         )
 
@@ -224,7 +243,7 @@ def swapped(swaps: Swaps) -> Iterator[None]:
 
 
 def starting_alike(build: Callable, swaps: Swaps) -> Callable:
-    """`build`, but with the reference\'s first weights, so that the two runs can be compared."""
+    """`build`, but with the reference's first weights, so that the two runs can be compared."""
     back = {new: old for old, new in swaps.items()}
 
     def build_alike(config: ModelConfig) -> nn.Module:
@@ -299,7 +318,7 @@ def table(parts: list[Part]) -> str:
     for folder, group in groupby(parts, lambda part: part.folder):
         whose = defaultdict(list)
         for part in group:
-            whose[label(part)].append(part.name)
+            whose[part.whose].append(part.name)
         for who in filter(whose.get, LABELS):
             lines += textwrap.wrap(
                 ", ".join(whose[who]),
@@ -308,13 +327,6 @@ def table(parts: list[Part]) -> str:
                 subsequent_indent=44 * " ",
             )
     return "\n".join(lines)
-
-
-def label(part: Part) -> str:
-    yours, used, unused, reference = LABELS
-    if not part.started:
-        return reference
-    return yours if part.used is None else used if part.used else unused
 
 
 @contextmanager
@@ -334,9 +346,9 @@ def told_in_a_sentence() -> Iterator[None]:
         ]
         course = [(file, line) for file, line in course if file.parent.parent in (ROOT, HERE)]
         yours = [(file, line) for file, line in course if file.name == "exercises.py"]
-        if isinstance(error, ValueError) and course[-1] not in yours:
-            if not yours or yours[-1][0].parent.name == "09_capstone":
-                raise
+        said_by_the_course = isinstance(error, ValueError) and course[-1] not in yours
+        if said_by_the_course and (not yours or yours[-1][0].parent.name == "09_capstone"):
+            raise
         file, line = yours[-1] if yours else course[-1]
         where = f"{file.parent.name}/{file.name}:{line}"
         raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
