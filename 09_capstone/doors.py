@@ -5,13 +5,14 @@ yours if, with the same weights, the same comes out as from the reference.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tiny_transformer.capstone.reference import build_model
 from tiny_transformer.embeddings.reference import POSITIONS, TransformerEmbedding, rotate
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.speed import choose_arithmetic
@@ -61,9 +62,10 @@ def outcome(trial: Callable[[Any, bool], Any], part: Any, use: bool) -> Any:
 
 def of_model(config: ModelConfig) -> list[Door]:
     """What the model of this configuration asks of its parts."""
+    doors = [Door(build_model, "config", partial(build_with, config))]
     if config.positions == "rope":
-        return [TURNING, HANDING_ON_THE_TURN]
-    return [TURNING] if config.qk_norm else []
+        return [*doors, TURNING, HANDING_ON_THE_TURN]
+    return [*doors, TURNING] if config.qk_norm else doors
 
 
 def of_training(config: RunConfig) -> list[Door]:
@@ -77,6 +79,13 @@ def of_training(config: RunConfig) -> list[Door]:
     if arithmetic.fp16:
         doors += [SCALING]
     return doors
+
+
+def build_with(config: ModelConfig, build_model: Any, use: bool) -> list[str]:
+    names = {name: getattr(SHAPE, name) for name in ("max_len", "d_model", "n_heads", "n_layers")}
+    other = replace(SHAPE, vocab_size=99, dropout=0.5)
+    model, _ = build_model(replace(config, **names) if use else other, "to be")
+    return [str(model.config), *model.state_dict()]
 
 
 def with_fixed_weights(module: nn.Module) -> nn.Module:

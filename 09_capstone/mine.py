@@ -107,7 +107,8 @@ def your_parts(
             f"--draft needs a cache, and {without_cache}: leave it out"
         )
     if config.same_start:
-        swaps[build] = starting_alike(build, dict(swaps))
+        build_model = swaps.get(capstone.build_model, capstone.build_model)
+        swaps[capstone.build_model] = starting_alike(build_model, dict(swaps))
     # What is started may call what is not, in the same file.
     swaps |= {part.yours: part.ours for part in parts if not part.started}
     names = weight_names(config)
@@ -162,9 +163,10 @@ def is_right(topic: str, name: str, yours: Callable, where: str) -> bool:
     """
     try:
         problem = diagnose(topic, name, yours)
-    except NotImplementedError:
-        return False
     except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, NotImplementedError) and Path(at).name == "exercises.py":
+            return False
         problem = f"{name} raises {type(error).__name__}: {error}"
     if problem:
         raise ValueError(f"{where}: {name} is not right yet.\n{problem}")
@@ -242,22 +244,23 @@ def swapped(swaps: Swaps) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def starting_alike(build: Callable, swaps: Swaps) -> Callable:
-    """`build`, but with the reference's first weights, so that the two runs can be compared."""
+def starting_alike(build_model: Callable, swaps: Swaps) -> Callable:
+    """`build_model`, but with the reference's first weights, so that runs can be compared."""
     back = {new: old for old, new in swaps.items()}
 
-    def build_alike(config: ModelConfig) -> nn.Module:
+    def build_alike(config: ModelConfig, text: str) -> tuple[nn.Module, Any]:
         with torch.random.fork_rng(devices=[]):
-            model = build(config)
+            model, tokenizer = build_model(config, text)
         with swapped(back):
-            model.load_state_dict(build(config).state_dict())
-        return model
+            model.load_state_dict(build(model.config).state_dict())
+        return model, tokenizer
 
     return build_alike
 
 
 def weight_names(config: RunConfig) -> set[str]:
-    return {*build(override(config.model, SMALL["model"])).state_dict()}
+    model, _ = capstone.build_model(override(config.model, SMALL["model"]), "ab")
+    return {*model.state_dict()}
 
 
 def rehearse(config: RunConfig, resume: bool = False) -> None:
@@ -298,11 +301,18 @@ def watched(parts: list[Part]) -> Iterator[None]:
         of_file[part.file].append(part)
         part.used = False
 
+    classes = {part.yours: part for part in parts if part.started and inspect.isclass(part.yours)}
+
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_name != "__init__":
-            for part in of_file.get(code.co_filename, ()):
-                part.used = part.used or code.co_firstlineno in part.lines
+        if event != "call" or code.co_name == "__init__":
+            return
+        for part in of_file.get(code.co_filename, ()):
+            part.used = part.used or code.co_firstlineno in part.lines
+        if code.co_varnames[:1] == ("self",):  # a method that yours inherits
+            for kind in type(frame.f_locals["self"]).__mro__:
+                if kind in classes and code.co_name in vars(classes[kind].ours):
+                    classes[kind].used = True
 
     before = sys.getprofile()
     sys.setprofile(note)
@@ -351,4 +361,4 @@ def told_in_a_sentence() -> Iterator[None]:
             raise
         file, line = yours[-1] if yours else course[-1]
         where = f"{file.parent.name}/{file.name}:{line}"
-        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from None
