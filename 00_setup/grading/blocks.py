@@ -67,11 +67,13 @@ class Block:
 def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
     """The blocks in the order of the course, the first of them in full."""
     told = 0
-    for block in blocks:
-        yield ""
+    for i, block in enumerate(blocks):
+        if i:
+            yield ""
         if block.waits_for:
             yield f"{block.name}  {block.place}"
-            yield f"  waits for {block.waits_for}, which it calls and which is not right yet"
+            waits = f"waits for {block.waits_for}, which it calls and which is not right yet"
+            yield from indented([waits], width)
             continue
         told += 1
         count = len(block.failures)
