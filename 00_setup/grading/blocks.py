@@ -53,7 +53,8 @@ class Block:
     place: str  # 01_attention/exercises.py:10
     failures: list[Failure] = field(default_factory=list)
     waits_for: str | None = None  # another exercise of the file, which it calls and which is wrong
-    seconds: float = 0.0  # spent on finding out
+    seconds: float = 0.0  # spent on finding out, before it last began
+    begun: float = 0.0
     examined: int = 0  # failures that were compared with the known mistakes
     agreeing: dict[int, list[Failure]] = field(default_factory=dict)  # by known mistake
     ruled_out: set[int] = field(default_factory=set)
