@@ -22,7 +22,8 @@ GOLDEN_RATIO = (1 + 5**0.5) / 2
 class TrainConfig:
     """How to train. The defaults are nanoGPT's published recipe for two laptop cores.
 
-    A value that cannot train is a ValueError that names its field.
+    Raises:
+        ValueError: names the field whose value cannot train.
     """
 
     batch_size: int = 12  # sequences in one optimizer step

@@ -97,8 +97,8 @@ def train(
     4. Move the model to the device and make its optimizer. The batches get a generator of
        their own, seeded by `config.seed`. In float16 there is a `torch.amp.GradScaler(device.type)`
        too, otherwise the scaler is None. All of them, the text and the config make the session.
-    5. Claim the folder, after all that can fail: an error above leaves no folder behind. If there
-       is a checkpoint, restore the session from `last/`.
+    5. Claim the folder, only now: an error above leaves no folder behind. If there is a checkpoint,
+       restore the session from `last/`.
     6. Take the training steps, from the one where the session stands, with a Reporter open. To
        train compiled, give them `torch.compile(model)`; all others get the model itself. After each
        step the session learns the number of steps done. At every `config.eval_every` steps and at
