@@ -68,12 +68,17 @@ class MetricsLog:
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record at the end. Another process can read it as soon as this returns.
 
-        A kill may have cut the last line short: its rest is removed first.
+        The file grows, and is not written anew: a kill loses no other record, and whoever follows
+        the file sees the new one. A kill may have cut the last line short: its rest is removed
+        first.
         """
         raise NotImplementedError
 
     def read(self) -> list[dict[str, Any]]:
-        """All records, in order, but for a last line that a kill cut short."""
+        """All records, in order, but for a last line that a kill cut short.
+
+        No other line is passed over: one that is no JSON is a ValueError, as `json.loads` has it.
+        """
         raise NotImplementedError
 
     def rewind(self, step: int) -> None:
