@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import Tensor, nn
 
 from tiny_transformer.capstone import doors
+from tiny_transformer.capstone.guide import Start, help_of_training, to_try
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import eager_unless_compiled, rehearse, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
 from tiny_transformer.capstone.session import resume_command
-from tiny_transformer.capstone.terminal import standard_streams, visible
+from tiny_transformer.capstone.terminal import Voice, standard_streams, visible
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data.corpus import CorpusError, load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
@@ -39,7 +41,6 @@ from tiny_transformer.training.reference import TrainConfig
 RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
-OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
 
 
@@ -134,6 +135,7 @@ class Train(Source):
         if processes.first:
             where = visible(str(out))
             print(f"{told}; see loss.png and samples.md in {where}")
+            print(visible("\n".join(to_try(settings, out))))
         return 0
 
 
@@ -177,12 +179,14 @@ class Sample:
             run = PRETRAINED
             print("not trained yet: this is the model that comes with the course", file=sys.stderr)
         config = replace(read_run_config(run), mine=self.mine)
+        voice = Voice(sure=not self.mine)
         with exercises(config, doors.of_model(config.model), partial(self.text, run, 2)):
-            text = self.text(run, self.tokens)
-        print(visible(text) if sys.stdout.isatty() else text)
+            text = self.text(run, self.tokens, voice)
+        voice.end(text)
         return 0
 
-    def text(self, run: Path, new: int) -> str:
+    def text(self, run: Path, new: int, voice: Voice | None = None) -> str:
+        """Prompt and continuation; a voice says each character as soon as it is drawn."""
         model, tokenizer = load_run(run)
         beginning = self.prompt
         if beginning is None:
@@ -192,10 +196,48 @@ class Sample:
             model = packed(model)
         generator = torch.Generator().manual_seed(self.seed)
         choice = self.temperature, self.top_k, self.top_p, generator
-        if not self.draft:
+        draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run)))) if self.draft else None
+        said = 0
+
+        def say(tokens: Tensor) -> None:
+            nonlocal said
+            said += len(tokens)
+            if voice:
+                voice.say(tokenizer.decode(tokens))
+
+        def guess(text: Tensor, n: int) -> Tensor:
+            say(text[said:])
+            return draft(text, n)
+
+        if voice:
+            print(f"run: {visible(str(run))}", file=sys.stderr)
+            voice.expect(characters_of(tokenizer))
+        say(prompt[0])
+        if draft:
+            return tokenizer.decode(generate_ahead(model, prompt, new, guess, *choice)[0])
+        with reading_along(model, say):
             return tokenizer.decode(generate(model, prompt, new, *choice)[0])
-        draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run))))
-        return tokenizer.decode(generate_ahead(model, prompt, new, draft, *choice)[0])
+
+
+@contextmanager
+def reading_along(model: nn.Module, say: Callable[[Tensor], None]) -> Iterator[None]:
+    """Meanwhile `say` gets each new token of a text when the model reads it: all but the last.
+
+    The first time the model reads the prompt, and nothing is new.
+    """
+    times = 0
+
+    def hear(_: nn.Module, args: tuple[Any, ...]) -> None:
+        nonlocal times
+        if times and args:
+            say(args[0][0, -1:])
+        times += 1
+
+    handle = model.register_forward_pre_hook(hear)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -290,7 +332,9 @@ def exercises(
         yield
 
 
-def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progress:
+def parse(args: list[str]) -> Callable[..., int]:
+    if not args:
+        return Start()
     if args[:1] != ["train"]:
         return read(
             Annotated[Train, tyro.conf.subcommand("train")]
@@ -305,10 +349,14 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
     # Read twice: the preset decides which defaults the other options have.
     source = read_source(args[1:])
     base = source.base()
+    if {"-h", "--help"} & {*args}:
+        print(help_of_training(source.preset, base))
+        sys.exit(0)
     command = read(
         Train,
         prog="tiny-transformer train",
-        args=args[1:],
+        description="All options of train; --help has those that a learner changes.",
+        args=["--help" if arg == "--help-all" else arg for arg in args[1:]],
         default=Train(preset=source.preset, settings=base),
     )
     if (size := command.settings.model.vocab_size) != base.model.vocab_size:
@@ -329,7 +377,7 @@ def read(kind: Any, **how: Any) -> Any:
     drawn = io.StringIO()
     try:
         with redirect_stderr(drawn):
-            return tyro.cli(kind, config=OPTIONS, **how)
+            return tyro.cli(kind, **how)
     except SystemExit as exit:
         cause = exit
         while cause := cause.__context__:
@@ -388,7 +436,7 @@ def newest_run() -> Path:
 
 def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
     """The usual prompts whose characters the model knows, else beginnings of its own lines."""
-    known = tokenizer.decode(list(range(tokenizer.vocab_size)))
+    known = characters_of(tokenizer)
     if usual := [prompt for prompt in PROMPTS if set(prompt) <= set(known)]:
         return usual
     lines = []
@@ -396,6 +444,10 @@ def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
         lines = [line[:20] for line in text_of(run).splitlines() if line.strip()]
     own = [line for line in dict.fromkeys(lines) if set(line) <= set(known)]
     return own[: len(PROMPTS)] or [known[0]]
+
+
+def characters_of(tokenizer: CharTokenizer) -> str:
+    return tokenizer.decode(list(range(tokenizer.vocab_size)))
 
 
 def text_of(run: Path) -> str:
