@@ -75,14 +75,23 @@ def slips_of(folder: str) -> list[Slip]:
 def with_slip(solved: str, slip: Slip) -> str:
     """The solved file, in which the slip's code stands in the place of its exercise."""
     node = next(n for n in ast.parse(solved).body if getattr(n, "name", None) == slip.exercise)
-    lines = solved.splitlines()
+    lines, code = solved.splitlines(), slip.code.splitlines()
     given, imports = [], []
     for part in ast.parse(slip.code).body:
-        text = ast.get_source_segment(slip.code, part)
+        text = "\n".join(code[begins(part) - 1 : part.end_lineno])
         (imports if isinstance(part, ast.Import | ast.ImportFrom) else given).append(text)
-    kept = [*lines[: node.lineno - 1], *"\n\n\n".join(given).splitlines(), *lines[node.end_lineno :]]
+    kept = [
+        *lines[: begins(node) - 1],
+        *"\n\n\n".join(given).splitlines(),
+        *lines[node.end_lineno :],
+    ]
     first = next(i for i, line in enumerate(kept) if line.startswith(("import", "from")))
     return "\n".join([*kept[:first], *imports, *kept[first:]]) + "\n"
+
+
+def begins(part: ast.stmt) -> int:
+    """The first line of a definition, which may be a decorator's."""
+    return min([part.lineno, *(node.lineno for node in getattr(part, "decorator_list", []))])
 
 
 class Slipping(Grades):
