@@ -69,7 +69,7 @@ def slips_of(folder: str) -> list[Slip]:
     spec = importlib.util.spec_from_file_location(f"slips_{folder[:2]}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.SLIPS
+    return [*module.SLIPS, *getattr(module, "EXTRA", ())]
 
 
 def with_slip(solved: str, slip: Slip) -> str:
