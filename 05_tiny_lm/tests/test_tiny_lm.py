@@ -75,15 +75,17 @@ def by_parts(model, tokens, rotate=None):
 class TestCountParameters:
     @pytest.mark.parametrize(
         "field, value",
-        [("n_layers", 5), ("d_ff", 7), ("vocab_size", 3), ("max_len", 30), ("n_heads", 2)],
+        [("vocab_size", 3), ("max_len", 30), ("n_heads", 2), ("d_ff", 7), ("n_layers", 5)],
     )
     def test_follows_each_dimension(self, impl, field, value):
         config = small(**{field: value})
         more = parameters_of(config) - parameters_of(SMALL)
         counted = impl.count_parameters(config) - impl.count_parameters(SMALL)
+        parts = "A block is two norms and six linear layers with a bias each. "
         assert counted == more, (
-            f"With {field}={value} in place of {getattr(SMALL, field)} the model learns "
-            f"{more:+} numbers; your count changes by {counted:+}."
+            f"{parts if field == 'n_layers' else ''}With {field}={value} in place of "
+            f"{getattr(SMALL, field)} the model learns {more:+} numbers; your count changes by "
+            f"{counted:+}."
         )
 
     @pytest.mark.parametrize("positions", ["sinusoidal", "rope"])
