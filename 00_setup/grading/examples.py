@@ -25,6 +25,7 @@ def the_example_is_true(impl: Any, exercise: str) -> None:
     stub = Path(package.__path__[0]) / "exercises.py"
     for docstring in docstrings(stub, exercise):
         names = {"torch": torch, **vars(importlib.import_module(f"{package.__name__}.reference"))}
+        exec(compile(imports(stub), str(stub), "exec"), names)
         names |= vars(impl)
         for example in doctest.DocTestParser().get_examples(docstring):
             printed = io.StringIO()
@@ -51,6 +52,13 @@ def docstrings(file: Path, exercise: str) -> list[str]:
         for node in ast.walk(part)
         if isinstance(node, kinds)
     ]
+
+
+def imports(file: Path) -> ast.Module:
+    """What the stubs' file imports, as a program."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return tree
 
 
 def alike(got: str, want: str) -> bool:
