@@ -11,7 +11,7 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature={temperature} is not above 0")
     return logits / temperature
 
