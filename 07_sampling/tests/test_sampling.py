@@ -54,6 +54,10 @@ def small_model(**changes):
     return model
 
 
+def rounded(numbers):
+    return [round(float(x), 3) for x in numbers]
+
+
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -204,7 +208,7 @@ class TestTopPFilter:
             kept = impl.top_p_filter(chances.log(), p).isfinite()
             total = chances[kept].sum().item()
             assert total >= p, (
-                f"Of tokens with probabilities {chances.tolist()} those you keep for p={p} have "
+                f"Of tokens with probabilities {rounded(chances)} those you keep for p={p} have "
                 f"{total:.2f} together: less than p. The one that crosses p stays."
             )
 
@@ -296,9 +300,9 @@ class TestSample:
         )
         often = draws.bincount(minlength=4) / 20_000
         assert torch.allclose(often, torch.tensor(expected), rtol=0, atol=0.015), (  # 4 sigma
-            f"With {strategy or 'no filter'} four tokens of probability {CHANCES.tolist()} come up "
-            f"with {[round(x, 3) for x in often.tolist()]}, not "
-            f"{[round(x, 3) for x in expected]}. The order is temperature, top_k, top_p."
+            f"With {strategy or 'no filter'} four tokens of probability {rounded(CHANCES)} come up "
+            f"with {rounded(often)}, not "
+            f"{rounded(expected)}. The order is temperature, top_k, top_p."
         )
 
     def test_a_temperature_of_0_is_greedy(self, impl):
@@ -439,6 +443,16 @@ class TestGenerate:
             f"To write 14 tokens after 9 the model, whose context is 8, is given {widths} of them; "
             "each time it should be 8 at most and no less than half of that, 4."
         )
+
+    def test_with_a_cache_it_writes_past_the_context(self, impl):
+        try:
+            impl.generate(small_model(), torch.randint(11, (1, 5)), 10, use_cache=True)
+        except ValueError as error:
+            pytest.fail(
+                f"With use_cache the writing stops: {error}. The model is given all tokens of the "
+                "window beside the cache, and a window that moves on needs a new cache.",
+                pytrace=False,
+            )
 
     @every_position
     @every_strategy
