@@ -107,10 +107,12 @@ def lines_of(failure: Failure, root: Path) -> list[str]:
 
 def what_happened(failure: Failure, root: Path) -> list[str]:
     """True of this test: the place where it stopped, what the test has to say, what came back."""
+    found = first_difference(failure.yours, failure.ours)
+    if found and all(isinstance(call.result, Raised) for call in found):
+        return [*difference(*found), *call_in_words(*found)]
     if stopped := where_it_stopped(failure.error, root):
         return stopped.splitlines()
     lines = [own] if (own := said_by_the_test(failure.error)) else []
-    found = first_difference(failure.yours, failure.ours)
     if found is None:
         if not lines and not isinstance(failure.error, AssertionError):
             told = " ".join(str(failure.error).split())
@@ -139,13 +141,19 @@ def first_difference(yours: list[Call], ours: list[Call]) -> tuple[Call, Call] |
     for a, b in zip(yours, ours, strict=False):
         if not same_answer(list(a.before.values()), list(b.before.values())):
             return None
-        if not same_answer(a.came_back, b.came_back, strict=True):
+        if isinstance(a.result, Raised) and isinstance(b.result, Raised):
+            if a.result.kind is not b.result.kind:  # the words may be others
+                return a, b
+        elif not same_answer(a.came_back, b.came_back, strict=True):
             return a, b
     return None
 
 
 def difference(yours: Call, ours: Call) -> list[str]:
     name = yours.method or yours.of.partition("(")[0]
+    if isinstance(ours.result, Raised) and isinstance(yours.result, Raised):
+        raised = f"{yours.result.kind.__name__}: {yours.result.message}"
+        return [f"{name} raised {raised}. A {ours.result.kind.__name__} is asked for here."]
     if isinstance(ours.result, Raised):
         return [
             f"{name} should raise a {ours.result.kind.__name__} here, since: {ours.result.message}."
