@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
+from tiny_transformer.setup.grading.examples import WrongExample
 from tiny_transformer.setup.grading.families import Sizes, explain, explain_closeness
 from tiny_transformer.setup.grading.recording import Call, Raised, brief, same_answer
 
@@ -35,6 +36,8 @@ class Failure:
     def rank(self) -> int:
         if self.hint:
             return 0
+        if isinstance(self.error, WrongExample):
+            return 3
         if said_by_the_test(self.error):
             return 1
         if not isinstance(self.error, AssertionError):
@@ -113,6 +116,8 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
     if stopped := where_it_stopped(failure.error, root):
         return stopped.splitlines()
     lines = [own] if (own := said_by_the_test(failure.error)) else []
+    if isinstance(failure.error, WrongExample):
+        return lines
     if found is None:
         if not lines and not isinstance(failure.error, AssertionError):
             told = " ".join(str(failure.error).split())

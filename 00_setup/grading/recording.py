@@ -163,7 +163,7 @@ def copied(value: Any) -> Any:
 
 def same_answer(a: Any, b: Any, strict: bool = False) -> bool:
     """Whether two answers are equal up to rounding; the strict measure is that of the tests."""
-    if isinstance(a, Raised) or isinstance(b, Raised):
+    if isinstance(a, Raised) or isinstance(b, Raised) or a is None or b is None:
         return a == b
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_answer(a[key], b[key], strict) for key in a)
