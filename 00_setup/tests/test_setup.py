@@ -220,12 +220,13 @@ class TestSgdStep:
 
     def test_a_parameter_without_gradient_stays(self, impl):
         used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
-        used.sum().backward()
-        impl.sgd_step([used], lr=0.5)
-        assert used.tolist() == [0.5, 0.5]
+        alone = torch.ones(2, requires_grad=True)
+        (used + alone).sum().backward()
+        impl.sgd_step([alone], lr=0.5)
+        assert alone.tolist() == [0.5, 0.5]
         impl.sgd_step([unused, used], lr=0.5)
         assert unused.tolist() == [1.0, 1.0], "a parameter whose gradient is None has moved."
-        assert used.tolist() == [0.0, 0.0], (
+        assert used.tolist() == [0.5, 0.5], (
             "of two parameters the first has None for a gradient, and the second did not move: "
             "None skips one parameter, those after it still take their step."
         )
