@@ -75,13 +75,13 @@ def slips_of(folder: str) -> list[Slip]:
 def with_slip(solved: str, slip: Slip) -> str:
     """The solved file, in which the slip's code stands in the place of its exercise."""
     node = next(n for n in ast.parse(solved).body if getattr(n, "name", None) == slip.exercise)
-    lines, code = solved.splitlines(), slip.code.splitlines()
+    lines = solved.splitlines()
     given, imports = [], []
     for part in ast.parse(slip.code).body:
-        text = "\n".join(code[begins(part) - 1 : part.end_lineno])
+        text = source(slip.code, part)
         (imports if isinstance(part, ast.Import | ast.ImportFrom) else given).append(text)
     kept = [
-        *lines[: begins(node) - 1],
+        *lines[: min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1],
         *"\n\n\n".join(given).splitlines(),
         *lines[node.end_lineno :],
     ]
@@ -89,9 +89,10 @@ def with_slip(solved: str, slip: Slip) -> str:
     return "\n".join([*kept[:first], *imports, *kept[first:]]) + "\n"
 
 
-def begins(part: ast.stmt) -> int:
-    """The first line of a definition, which may be a decorator's."""
-    return min([part.lineno, *(node.lineno for node in getattr(part, "decorator_list", []))])
+def source(code: str, part: ast.stmt) -> str:
+    """The lines of a statement, its decorators among them."""
+    first = min([part.lineno, *(d.lineno for d in getattr(part, "decorator_list", []))])
+    return "\n".join(code.splitlines()[first - 1 : part.end_lineno])
 
 
 class Slipping(Grades):

@@ -104,6 +104,44 @@ def described(result: Any) -> str:
     return f"a {type(result).__name__}" if result is not None else "None"
 
 
+def has_parameters(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """That what a module learns has these names and shapes, by which saved weights are loaded."""
+    found = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    for name in shapes.keys() - found.keys():
+        there = getattr(module, name, None)
+        assert not isinstance(there, Tensor), (
+            f"its `{name}` is a tensor and no nn.Parameter: no optimizer would be given it."
+        )
+        assert not isinstance(there, nn.Module), (
+            f"its `{name}` is a whole {type(there).__name__}, with a parameter of its own inside; "
+            f"`{name}` should be that nn.Parameter itself, {shapes[name]}."
+        )
+    told = f"its parameters are {listed(found)}; they should be {listed(shapes)}"
+    assert found.keys() == shapes.keys(), f"{told}: saved weights go by these names."
+    assert found == shapes, f"{told}: saved weights have these shapes."
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
+    assert not frozen, f"its {listed(frozen)} cannot learn: requires_grad is False."
+
+
+def is_dropped_out(out: Tensor, whole: Tensor, p: float, told: str = "the output") -> None:
+    """That `out` is `whole` after dropout: each number 0 by chance p, or else over 1 - p."""
+    zeros = (out == 0).float().mean().item()
+    assert abs(zeros - p) < 5 * (p * (1 - p) / out.numel()) ** 0.5, (
+        f"with dropout={p} in training, {zeros:.0%} of the numbers of {told} are 0; it should be "
+        f"{p:.0%}: dropout acts on {told}, after all else and one time."
+    )
+    kept = out != 0
+    assert torch.allclose(out[kept] * (1 - p), whole[kept], rtol=1e-4, atol=1e-5), (
+        f"what dropout={p} leaves of {told} should be the numbers that come without dropout, "
+        f"each over 1 - {p}; it is not."
+    )
+
+
+def listed(names: Any) -> str:
+    shapes = [f"{name} {names[name]}" for name in names] if isinstance(names, dict) else names
+    return ", ".join(shapes) or "none"
+
+
 HABITS = [
     leaves_its_inputs_alone,
     keeps_the_dtype,
