@@ -58,7 +58,7 @@ def slips_of(folder: str) -> list[Slip]:
     spec = importlib.util.spec_from_file_location(f"slips_{folder[:2]}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.SLIPS
+    return [*module.SLIPS, *getattr(module, "EXTRA", ())]
 
 
 def with_slip(answers: str, slip: Slip) -> str:
@@ -67,12 +67,21 @@ def with_slip(answers: str, slip: Slip) -> str:
     lines = answers.splitlines()
     given, imports = [], []
     for part in ast.parse(slip.code).body:
-        text = ast.get_source_segment(slip.code, part)
+        text = source(slip.code, part)
         (imports if isinstance(part, ast.Import | ast.ImportFrom) else given).append(text)
-    between = "\n\n\n".join(given).splitlines()
-    kept = [*lines[: node.lineno - 1], *between, *lines[node.end_lineno :]]
+    kept = [
+        *lines[: min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1],
+        *"\n\n\n".join(given).splitlines(),
+        *lines[node.end_lineno :],
+    ]
     first = next(i for i, line in enumerate(kept) if line.startswith(("import", "from")))
     return "\n".join([*kept[:first], *imports, *kept[first:]]) + "\n"
+
+
+def source(code: str, part: ast.stmt) -> str:
+    """The lines of a statement, its decorators among them."""
+    first = min([part.lineno, *(d.lineno for d in getattr(part, "decorator_list", []))])
+    return "\n".join(code.splitlines()[first - 1 : part.end_lineno])
 
 
 def verdicts(folder: str, only: str = "") -> list[Verdict]:

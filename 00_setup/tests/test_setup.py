@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tiny_transformer.setup.grading.examples import the_example_is_true
 from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
 
 
@@ -26,6 +27,9 @@ class TestAddPositionBias:
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.add_position_bias, torch.randn(2, 5, 3), torch.randn(5, 3))
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "add_position_bias")
+
 
 @pytest.mark.exercise("pairwise_dots")
 class TestPairwiseDots:
@@ -44,6 +48,9 @@ class TestPairwiseDots:
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.pairwise_dots, torch.randn(2, 4, 8), torch.randn(2, 6, 8))
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "pairwise_dots")
+
 
 @pytest.mark.exercise("fold_batch_time")
 class TestFoldBatchTime:
@@ -58,6 +65,9 @@ class TestFoldBatchTime:
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.fold_batch_time, torch.randn(2, 3, 4))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "fold_batch_time")
 
 
 @pytest.mark.exercise("shift_targets")
@@ -76,6 +86,9 @@ class TestShiftTargets:
     @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.shift_targets, torch.arange(12).view(2, 6))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "shift_targets")
 
 
 @pytest.mark.exercise("pick_scores")
@@ -100,6 +113,9 @@ class TestPickScores:
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.pick_scores, torch.randn(2, 3, 4), torch.randint(4, (2, 3)))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "pick_scores")
 
 
 @pytest.mark.exercise("Linear")
@@ -132,6 +148,9 @@ class TestLinear:
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.Linear(6, 3), torch.randn(2, 5, 6))
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "Linear")
+
 
 @pytest.mark.exercise("sgd_step")
 class TestSgdStep:
@@ -162,3 +181,6 @@ class TestSgdStep:
         param.sum().backward()
         impl.sgd_step([param], lr=0.5)
         assert param.is_leaf and param.requires_grad
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "sgd_step")
