@@ -20,7 +20,7 @@ from one_session import FOLDERS, ROOT, Grader, in_one_session, solved
 
 from tiny_transformer.setup.grading import grades
 
-grades.SECONDS = 8  # in which each test of a solved.py ends; a mutant may run forever
+SECONDS = 8  # in which each test of a solved.py ends; a mutant may run forever
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 OPERATORS = {
     ast.Add: ast.Sub,
@@ -116,7 +116,7 @@ def changes(node: ast.AST, modules: set[str]) -> Iterator[tuple[ast.AST, ast.AST
             yield from ((node, new) for new in shorter(node, modules))
             yield from (having(args=fewer) for fewer in one_fewer(node.args))
             yield from (having(keywords=fewer) for fewer in one_fewer(node.keywords))
-            if len(node.args) > 1:
+            if len({ast.unparse(argument) for argument in node.args[:2]}) == 2:
                 yield having(args=[node.args[1], node.args[0], *node.args[2:]])
         case ast.FunctionDef():
             yield from ((decorator, "(lambda f: f)") for decorator in node.decorator_list)
@@ -212,6 +212,7 @@ def graded_parts(text: str) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    grades.SECONDS = SECONDS
     begun, total, left = time.monotonic(), 0, 0
     chosen = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     known = tomlkit.parse(EQUIVALENT.read_text(encoding="utf-8"))
