@@ -18,9 +18,6 @@ from pathlib import Path
 import tomlkit
 from one_session import FOLDERS, ROOT, Grader, in_one_session, solved
 
-from tiny_transformer.setup.grading import grades
-
-SECONDS = 8  # in which each test of a solved.py ends; a mutant may run forever
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 OPERATORS = {
     ast.Add: ast.Sub,
@@ -212,7 +209,6 @@ def graded_parts(text: str) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    grades.SECONDS = SECONDS
     begun, total, left = time.monotonic(), 0, 0
     chosen = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     known = tomlkit.parse(EQUIVALENT.read_text(encoding="utf-8"))

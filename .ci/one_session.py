@@ -43,10 +43,14 @@ class Grader(Grades):
     def __init__(self, root: Path, folder: str, config: pytest.Config, work: Callable) -> None:
         super().__init__(root, config)
         self.folder, self.work, self.done = folder, work, False
-        self.explaining, self.skipped, self.kills = True, 0, Counter()
+        self.explaining, self.skipped = True, 0
+        self.kills, self.limited = Counter(), set()
 
     def grade(self, exercise: str, text: str, quick: bool = False) -> Graded:
-        """Quick is until the first test that does not pass, without finding out why."""
+        """Quick is until the first test that does not pass, without finding out why.
+
+        The first quick answer, which should be right, sets how long the others may take.
+        """
         begun = time.monotonic()
         for book in (self.blocks, self.failed, self.broken, self.endless):
             book.clear()
@@ -58,7 +62,12 @@ class Grader(Grades):
         for item in sorted(items, key=lambda item: -self.kills[item.nodeid] if quick else 0):
             item._initrequest()
             module = item.getparent(pytest.Module)  # whose fixtures are kept
+            started = time.monotonic()
             self.config.hook.pytest_runtest_protocol(item=item, nextitem=module)
+            if quick and item.nodeid not in self.limited:
+                self.limited.add(item.nodeid)
+                limit = 3 + 5 * (time.monotonic() - started)  # a wrong answer may never end
+                item.add_marker(pytest.mark.timeout(limit), append=False)
             if quick and (self.failed or self.skipped):
                 self.kills[item.nodeid] += 1
                 break
