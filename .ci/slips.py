@@ -69,7 +69,7 @@ def slips_of(folder: str) -> list[Slip]:
     spec = importlib.util.spec_from_file_location(f"slips_{folder[:2]}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.SLIPS
+    return [*module.SLIPS, *getattr(module, "EXTRA", ())]
 
 
 def with_slip(solved: str, slip: Slip) -> str:
@@ -80,7 +80,11 @@ def with_slip(solved: str, slip: Slip) -> str:
     for part in ast.parse(slip.code).body:
         text = ast.get_source_segment(slip.code, part)
         (imports if isinstance(part, ast.Import | ast.ImportFrom) else given).append(text)
-    kept = [*lines[: node.lineno - 1], *"\n\n\n".join(given).splitlines(), *lines[node.end_lineno :]]
+    kept = [
+        *lines[: node.lineno - 1],
+        *"\n\n\n".join(given).splitlines(),
+        *lines[node.end_lineno :],
+    ]
     first = next(i for i, line in enumerate(kept) if line.startswith(("import", "from")))
     return "\n".join([*kept[:first], *imports, *kept[first:]]) + "\n"
 

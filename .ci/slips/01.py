@@ -5,113 +5,123 @@ SLIPS = [
     Slip(
         "stable_softmax",
         "no keepdim at the maximum",
-        '''
+        """
 def stable_softmax(scores, dim=-1):
     biggest = scores.max(dim).values
     e = torch.exp(scores - biggest)
     return e / e.sum(dim, keepdim=True)
-''',
+""",
         say=[r"keepdim|keep.{0,20}(axis|dim)"],
         never=[r"overflows|nan\b", r"does not subtract|without subtracting"],
     ),
     Slip(
         "stable_softmax",
         "no maximum",
-        '''
+        """
 def stable_softmax(scores, dim=-1):
     e = scores.exp()
     return e / e.sum(dim=dim, keepdim=True)
-''',
+""",
         say=[r"overflow|largest|maximum|inf"],
         never=[r"keepdim", r"sum along another|wrong (axis|dim)"],
     ),
     Slip(
         "stable_softmax",
         "one maximum for all rows",
-        '''
+        """
 def stable_softmax(scores, dim=-1):
     shifted = scores - scores.max()
     e = torch.exp(shifted)
     return e / e.sum(dim, keepdim=True)
-''',
+""",
         say=[r"row|own|each|along `?dim|global|whole tensor|underflow"],
         never=[r"keepdim", r"without subtracting|does not subtract|subtracts? nothing"],
     ),
     Slip(
         "stable_softmax",
         "always the last axis",
-        '''
+        """
 def stable_softmax(scores, dim=-1):
     e = torch.exp(scores - scores.amax(-1, keepdim=True))
     return e / e.sum(-1, keepdim=True)
-''',
+""",
         say=[r"\bdim\b"],
         never=[r"overflow(s|ed)\b", r"keepdim"],
     ),
     Slip(
         "stable_softmax",
         "max returns a pair",
-        '''
+        """
 def stable_softmax(scores, dim=-1):
     m = scores.max(dim, keepdim=True)
     e = torch.exp(scores - m)
     return e / e.sum(dim, keepdim=True)
-''',
+""",
         say=[r"values|amax|pair|tuple|torch\.return_types\.max"],
         never=[r"keepdim is missing|forgot keepdim", r"overflow(s|ed)\b"],
     ),
     Slip(
         "stable_softmax",
         "normalize with p = 1, right",
-        '''
+        """
 import torch.nn.functional as F
 
 
 def stable_softmax(scores, dim=-1):
     m, _ = scores.max(dim, keepdim=True)
     return F.normalize(torch.exp(scores - m), p=1, dim=dim)
-''',
+""",
         right=True,
     ),
     # ---- causal_mask
     Slip(
         "causal_mask",
         "float ones",
-        '''
+        """
 def causal_mask(T, device=None):
     return torch.tril(torch.ones(T, T, device=device))
-''',
+""",
         say=[r"bool"],
-        never=[r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device", r"transpos|future"],
+        never=[
+            r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device",
+            r"transpos|future",
+        ],
     ),
     Slip(
         "causal_mask",
         "no device",
-        '''
+        """
 def causal_mask(T, device=None):
     return torch.ones(T, T, dtype=torch.bool).tril()
-''',
+""",
         say=[r"device"],
-        never=[r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype", r"diagonal", r"transpos|future"],
+        never=[
+            r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype",
+            r"diagonal",
+            r"transpos|future",
+        ],
     ),
     Slip(
         "causal_mask",
         "True means hidden",
-        '''
+        """
 def causal_mask(T, device=None):
     return torch.ones(T, T, device=device).triu(diagonal=1).bool()
-''',
+""",
         say=[r"True|opposite|exchang|invert|may attend"],
-        never=[r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device", r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype|returned float"],
+        never=[
+            r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device",
+            r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype|returned float",
+        ],
     ),
     Slip(
         "causal_mask",
         "bool not called",
-        '''
+        """
 def causal_mask(T, device=None):
     mask = torch.tril(torch.ones(T, T, device=device)).bool
     return mask
-''',
+""",
         say=[r"method|function|callable|not a tensor|parenthes|no attribute|call"],
         never=[r"float32", r"future", r"diagonal"],
     ),
@@ -119,32 +129,32 @@ def causal_mask(T, device=None):
     Slip(
         "attention_scores",
         "root of the number of keys",
-        '''
+        """
 def attention_scores(q, k):
     scale = k.shape[-2] ** 0.5
     return (q @ k.mT) / scale
-''',
+""",
         say=[r"d_k|width|last axis|number of keys|\bS\b"],
         never=[r"no scale|not scaled", r"transpos"],
     ),
     Slip(
         "attention_scores",
         "axes counted from the front",
-        '''
+        """
 def attention_scores(q, k):
     dots = torch.matmul(q, k.transpose(0, 1))
     return dots / q.size(-1) ** 0.5
-''',
+""",
         say=[r"last two|axes|axis|-2|leading|batch|transpos|2-?D"],
         never=[r"(no|wrong|without|missing|times|divid\w+) .{0,12}(scale|root|sqrt)"],
     ),
     Slip(
         "attention_scores",
         "math not imported",
-        '''
+        """
 def attention_scores(q, k):
     return q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
-''',
+""",
         say=[r"math", r"import|not defined"],
         never=[r"(no|wrong|without|missing) .{0,5}scale", r"axes|axis"],
     ),
@@ -152,7 +162,7 @@ def attention_scores(q, k):
     Slip(
         "scaled_dot_product_attention",
         "mask after the softmax",
-        '''
+        """
 def scaled_dot_product_attention(q, k, v, mask=None):
     weights = stable_softmax(attention_scores(q, k))
     if mask is not None:
@@ -160,14 +170,14 @@ def scaled_dot_product_attention(q, k, v, mask=None):
             raise ValueError("a query sees nothing")
         weights = weights.masked_fill(~mask, 0.0)
     return weights @ v, weights
-''',
+""",
         say=[r"before|after|sum"],
         never=[r"leak|sees? the future", r"True and False"],
     ),
     Slip(
         "scaled_dot_product_attention",
         "no ValueError",
-        '''
+        """
 def scaled_dot_product_attention(q, k, v, mask=None):
     scores = attention_scores(q, k)
     if mask is not None:
@@ -175,14 +185,14 @@ def scaled_dot_product_attention(q, k, v, mask=None):
     weights = stable_softmax(scores, dim=-1)
     out = weights @ v
     return out, weights
-''',
+""",
         say=[r"ValueError|raise|refuse", r"nothing|nan|empty|no key|masked"],
         never=[r"overflow", r"after the softmax", r"numbers are wrong"],
     ),
     Slip(
         "scaled_dot_product_attention",
         "mask inverted",
-        '''
+        """
 def scaled_dot_product_attention(q, k, v, mask=None):
     scores = attention_scores(q, k)
     if mask is not None:
@@ -191,14 +201,14 @@ def scaled_dot_product_attention(q, k, v, mask=None):
         scores = torch.where(mask, torch.tensor(float("-inf"), device=scores.device), scores)
     weights = stable_softmax(scores)
     return weights @ v, weights
-''',
+""",
         say=[r"True|invert|opposite|exchang|~|may attend|wrong (way|side)"],
         never=[r"after the softmax", r"transpos", r"overflow"],
     ),
     Slip(
         "scaled_dot_product_attention",
         "refuses only an empty mask",
-        '''
+        """
 def scaled_dot_product_attention(q, k, v, mask=None):
     scores = attention_scores(q, k)
     if mask is not None:
@@ -207,14 +217,14 @@ def scaled_dot_product_attention(q, k, v, mask=None):
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = stable_softmax(scores)
     return weights @ v, weights
-''',
+""",
         say=[r"ValueError|raise|refuse", r"row|query|queries|each|one"],
         never=[r"overflow", r"after the softmax", r"never raise"],
     ),
     Slip(
         "scaled_dot_product_attention",
         "if mask",
-        '''
+        """
 def scaled_dot_product_attention(q, k, v, mask=None):
     scores = attention_scores(q, k)
     if mask:
@@ -223,14 +233,14 @@ def scaled_dot_product_attention(q, k, v, mask=None):
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = stable_softmax(scores)
     return weights @ v, weights
-''',
+""",
         say=[r"is not None|ambiguous"],
         never=[r"ignores? the mask|mask is never", r"after the softmax"],
     ),
     Slip(
         "scaled_dot_product_attention",
         "additive mask, right",
-        '''
+        """
 def scaled_dot_product_attention(q, k, v, mask=None):
     scores = attention_scores(q, k)
     if mask is not None:
@@ -241,14 +251,14 @@ def scaled_dot_product_attention(q, k, v, mask=None):
         scores = scores + penalty
     weights = stable_softmax(scores)
     return torch.einsum("...ts,...sd->...td", weights, v), weights
-''',
+""",
         right=True,
     ),
     # ---- SelfAttention
     Slip(
         "SelfAttention",
         "biases left on",
-        '''
+        """
 class SelfAttention(nn.Module):
     def __init__(self, d_model, d_k):
         super().__init__()
@@ -259,14 +269,17 @@ class SelfAttention(nn.Module):
     def forward(self, x):
         mask = causal_mask(x.size(1), x.device)
         return scaled_dot_product_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask)
-''',
+""",
         say=[r"bias"],
-        never=[r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask", r"q_proj.{0,20}(missing|named)"],
+        never=[
+            r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
+            r"q_proj.{0,20}(missing|named)",
+        ],
     ),
     Slip(
         "SelfAttention",
         "mask without device",
-        '''
+        """
 class SelfAttention(nn.Module):
     def __init__(self, d_model, d_k):
         super().__init__()
@@ -278,14 +291,17 @@ class SelfAttention(nn.Module):
         B, T, _ = x.shape
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         return scaled_dot_product_attention(q, k, v, mask=causal_mask(T))
-''',
+""",
         say=[r"device"],
-        never=[r"forget\w* the mask|no mask|sees? the future|leak", r"(no|have|has|left|leave\w*|without|extra) .{0,8}bias"],
+        never=[
+            r"forget\w* the mask|no mask|sees? the future|leak",
+            r"(no|have|has|left|leave\w*|without|extra) .{0,8}bias",
+        ],
     ),
     Slip(
         "SelfAttention",
         "one fused projection",
-        '''
+        """
 class SelfAttention(nn.Module):
     def __init__(self, d_model, d_k):
         super().__init__()
@@ -294,14 +310,18 @@ class SelfAttention(nn.Module):
     def forward(self, x):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         return scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], device=x.device))
-''',
+""",
         say=[r"q_proj"],
-        never=[r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask", r"(no|have|has|left|leave\w*|without|extra) .{0,8}bias", r"numbers are wrong"],
+        never=[
+            r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
+            r"(no|have|has|left|leave\w*|without|extra) .{0,8}bias",
+            r"numbers are wrong",
+        ],
     ),
     Slip(
         "SelfAttention",
         "values from the keys",
-        '''
+        """
 class SelfAttention(nn.Module):
     def __init__(self, d_model, d_k):
         super().__init__()
@@ -312,14 +332,17 @@ class SelfAttention(nn.Module):
     def forward(self, x):
         q, k, v = self.q_proj(x), self.k_proj(x), self.k_proj(x)
         return scaled_dot_product_attention(q, k, v, causal_mask(x.size(1), x.device))
-''',
+""",
         say=[r"v_proj|values"],
-        never=[r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask", r"(no|have|has|left|leave\w*|without|extra) .{0,8}bias"],
+        never=[
+            r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
+            r"(no|have|has|left|leave\w*|without|extra) .{0,8}bias",
+        ],
     ),
     Slip(
         "SelfAttention",
         "widths exchanged",
-        '''
+        """
 class SelfAttention(nn.Module):
     def __init__(self, d_model, d_k):
         super().__init__()
@@ -331,8 +354,11 @@ class SelfAttention(nn.Module):
         T = x.size(-2)
         return scaled_dot_product_attention(
             self.q_proj(x), self.k_proj(x), self.v_proj(x), causal_mask(T, x.device))
-''',
+""",
         say=[r"d_model.{0,40}d_k|d_k.{0,40}d_model|shape|in_features|mat1|axes|width"],
-        never=[r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask", r"\bbias\b.{0,30}(left|on|too)"],
+        never=[
+            r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
+            r"\bbias\b.{0,30}(left|on|too)",
+        ],
     ),
 ]

@@ -1,7 +1,7 @@
 from slip import Slip
 
 # Two right ways to write the long one; each slip below changes one of them, or is written out.
-PLAIN = '''
+PLAIN = """
 class MultiHeadAttention(nn.Module):
     def __init__(self, d_model, n_heads, dropout=0.0, causal=True):
         super().__init__()
@@ -31,9 +31,9 @@ class MultiHeadAttention(nn.Module):
         if return_weights:
             return out, weights
         return out
-'''
+"""
 
-OWN = '''
+OWN = """
 import math
 
 
@@ -67,7 +67,7 @@ class MultiHeadAttention(nn.Module):
         y = y.transpose(1, 2).reshape(B, T, C)
         y = self.out_drop(self.out_proj(y))
         return (y, att) if return_weights else y
-'''
+"""
 
 
 def but(code, old, new):
@@ -80,78 +80,84 @@ SLIPS = [
     Slip(
         "split_heads",
         "every n_heads-th feature",
-        '''
+        """
 def split_heads(x, n_heads):
     B, T, d_model = x.shape
     x = x.view(B, T, d_model // n_heads, n_heads)
     return x.permute(0, 3, 1, 2)
-''',
+""",
         say=[r"slice|every|interleav|-th feature|contiguous features"],
         never=[r"positions get mixed|mix\w* positions", r"axes .{0,30}swapped"],
     ),
     Slip(
         "split_heads",
         "float width",
-        '''
+        """
 def split_heads(x, n_heads):
     B, T, d_model = x.shape
     d_head = d_model / n_heads
     return x.view(B, T, n_heads, d_head).transpose(1, 2)
-''',
+""",
         say=[r"//|float|integer|\bint\b"],
-        never=[r"positions get mixed", r"contiguous", r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype"],
+        never=[
+            r"positions get mixed",
+            r"contiguous",
+            r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype",
+        ],
     ),
     Slip(
         "split_heads",
         "chunk and stack, right",
-        '''
+        """
 def split_heads(x, n_heads):
     d_head = x.size(-1) // n_heads
     return torch.stack([x[..., h * d_head : (h + 1) * d_head] for h in range(n_heads)], dim=1)
-''',
+""",
         right=True,
     ),
     # ---- merge_heads
     Slip(
         "merge_heads",
         "bare reshape",
-        '''
+        """
 def merge_heads(x):
     B, H, T, d = x.shape
     return x.reshape(B, T, H * d)
-''',
+""",
         say=[r"reshape|view", r"position|transpos|mix|axis|order"],
         never=[r"interleav", r"contiguous"],
     ),
     Slip(
         "merge_heads",
         "view after transpose",
-        '''
+        """
 def merge_heads(x):
     B, n_heads, T, d_head = x.shape
     return x.transpose(1, 2).view(B, T, n_heads * d_head)
-''',
+""",
         say=[r"contiguous|reshape|flatten|stride|memory"],
         never=[r"positions? (get|are) mixed", r"interleav", r"numbers are wrong"],
     ),
     Slip(
         "merge_heads",
         "interleaved",
-        '''
+        """
 def merge_heads(x):
     return x.permute(0, 2, 3, 1).flatten(start_dim=2)
-''',
-        say=[r"interleav|slice|side by side|next to each other|every|order of the features|head.{0,30}feature"],
+""",
+        say=[
+            r"interleav|slice|side by side|next to each other|every|order of the features|head.{0,30}feature"
+        ],
         never=[r"positions? (get|are) mixed|mix\w* positions", r"contiguous"],
     ),
     Slip(
         "merge_heads",
         "flattens too much",
-        '''
+        """
 def merge_heads(x):
     x = x.transpose(1, 2)
     return x.flatten(1)
-''',
+""",
         say=[r"axis|axes|shape|\(B, T"],
         never=[r"interleav", r"transpose is missing|mix"],
     ),
@@ -159,7 +165,11 @@ def merge_heads(x):
     Slip(
         "MultiHeadAttention",
         "no dropout on the output",
-        but(PLAIN, "self.dropout(self.out_proj(merge_heads(heads)))", "self.out_proj(merge_heads(heads))"),
+        but(
+            PLAIN,
+            "self.dropout(self.out_proj(merge_heads(heads)))",
+            "self.out_proj(merge_heads(heads))",
+        ),
         say=[r"dropout", r"output"],
         never=[r"never used|not used at all", r"training=True|in eval", r"forget.{0,20}weights"],
     ),
@@ -168,7 +178,11 @@ def merge_heads(x):
         "dropout before out_proj",
         but(OWN, "self.out_drop(self.out_proj(y))", "self.out_proj(self.out_drop(y))"),
         say=[r"dropout", r"out_proj|output|last|after"],
-        never=[r"never used", r"in evaluation", r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask"],
+        never=[
+            r"never used",
+            r"in evaluation",
+            r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
+        ],
     ),
     Slip(
         "MultiHeadAttention",
@@ -184,12 +198,20 @@ def merge_heads(x):
             "F.dropout(self.out_proj(merge_heads(heads)), self.p)",
         ),
         say=[r"eval|training"],
-        never=[r"never used", r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask", r"before out_proj"],
+        never=[
+            r"never used",
+            r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
+            r"before out_proj",
+        ],
     ),
     Slip(
         "MultiHeadAttention",
         "weights returned after dropout",
-        but(PLAIN, "heads = self.dropout(weights) @ v", "weights = self.dropout(weights)\n        heads = weights @ v"),
+        but(
+            PLAIN,
+            "heads = self.dropout(weights) @ v",
+            "weights = self.dropout(weights)\n        heads = weights @ v",
+        ),
         say=[r"dropout", r"weights"],
         never=[r"after the softmax", r"twice", r"never used"],
     ),
@@ -220,7 +242,11 @@ def merge_heads(x):
             "        if remember is not None:\n            k, v = remember(k, v)\n        if rotate is not None:\n            q, k = rotate(q), rotate(k)\n",
         ),
         say=[r"remember", r"before|order|first|after|turn"],
-        never=[r"result.{0,20}not used", r"last T rows", r"values (are |get )?turn\w*|turns? (the )?values"],
+        never=[
+            r"result.{0,20}not used",
+            r"last T rows",
+            r"values (are |get )?turn\w*|turns? (the )?values",
+        ],
     ),
     Slip(
         "MultiHeadAttention",
@@ -232,7 +258,7 @@ def merge_heads(x):
     Slip(
         "MultiHeadAttention",
         "loop over the heads, right",
-        '''
+        """
 class MultiHeadAttention(nn.Module):
     def __init__(self, d_model, n_heads, dropout=0.0, causal=True):
         super().__init__()
@@ -262,49 +288,51 @@ class MultiHeadAttention(nn.Module):
         out = self.out_proj(torch.cat(outs, dim=-1))
         out = nn.functional.dropout(out, self.p, self.training)
         return (out, torch.stack(maps, dim=1)) if return_weights else out
-''',
+""",
         right=True,
     ),
     # ---- attention_entropy
     Slip(
         "attention_entropy",
         "nan at zeros",
-        '''
+        """
 def attention_entropy(weights):
     return -(weights * weights.log()).sum(dim=-1)
-''',
+""",
         say=[r"nan|0 \* log|0 ln 0|log\(0\)|zero"],
         never=[r"log2|bits", r"averag|mean"],
     ),
     Slip(
         "attention_entropy",
         "a small constant in the log",
-        '''
+        """
 def attention_entropy(weights):
     eps = 1e-5
     return -torch.einsum("...s,...s->...", weights, torch.log(weights + eps))
-''',
+""",
         say=[r"1e-0?5|eps|constant|small|added|adds|inside the log|close|xlogy"],
         never=[r"nan\b", r"log2|bits", r"averag|mean"],
     ),
     Slip(
         "attention_entropy",
         "zeros replaced in the argument",
-        '''
+        """
 def attention_entropy(weights):
     weights[weights == 0] = 1.0
     return -(weights * torch.log(weights)).sum(-1)
-''',
-        say=[r"in.?place|argument|caller|chang\w+ .{0,20}weights|writes? into|as (they|it) w(as|ere)"],
+""",
+        say=[
+            r"in.?place|argument|caller|chang\w+ .{0,20}weights|writes? into|as (they|it) w(as|ere)"
+        ],
         never=[r"nan\b", r"log2|bits", r"averag|mean"],
     ),
     Slip(
         "attention_entropy",
         "entr, right",
-        '''
+        """
 def attention_entropy(weights):
     return torch.special.entr(weights).sum(dim=-1)
-''',
+""",
         right=True,
     ),
 ]

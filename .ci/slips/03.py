@@ -5,46 +5,46 @@ SLIPS = [
     Slip(
         "gelu",
         "0.44715",
-        '''
+        """
 import math
 
 
 def gelu(x):
     c = math.sqrt(2.0 / math.pi)
     return 0.5 * x * (1.0 + torch.tanh(c * (x + 0.44715 * torch.pow(x, 3))))
-''',
+""",
         say=[r"0\.0?44715|coefficient|constant|cub"],
         never=[r"\berf\b", r"sigmoid", r"root of"],
     ),
     Slip(
         "gelu",
         "math.tanh",
-        '''
+        """
 import math
 
 
 def gelu(x):
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
     return 0.5 * x * (1 + math.tanh(inner))
-''',
+""",
         say=[r"torch\.tanh|math\.tanh|scalar|one element|only .{0,20}elements?"],
         never=[r"\berf\b", r"sigmoid", r"detach"],
     ),
     Slip(
         "gelu",
         "by the sigmoid of twice, right",
-        '''
+        """
 def gelu(x):
     inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
     return x * torch.sigmoid(2 * inner)
-''',
+""",
         right=True,
     ),
     # ---- LayerNorm
     Slip(
         "LayerNorm",
         "eps outside the root",
-        '''
+        """
 class LayerNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -56,14 +56,14 @@ class LayerNorm(nn.Module):
         centered = x - x.mean(dim=-1, keepdim=True)
         std = centered.pow(2).mean(dim=-1, keepdim=True).sqrt()
         return centered / (std + self.eps) * self.weight + self.bias
-''',
+""",
         say=[r"\beps\b"],
         never=[r"d ?[-−] ?1|unbiased", r"over (the )?positions", r"ignore"],
     ),
     Slip(
         "LayerNorm",
         "no keepdim",
-        '''
+        """
 class LayerNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -75,14 +75,14 @@ class LayerNorm(nn.Module):
         mean = x.mean(dim=-1)
         var = ((x - x.mean(dim=-1, keepdim=True)) ** 2).mean(dim=-1, keepdim=True)
         return (x - mean) / (var + self.eps).sqrt() * self.weight + self.bias
-''',
+""",
         say=[r"keepdim|keep.{0,20}(axis|dim)"],
         never=[r"\beps\b.{0,20}(outside|root)", r"d ?[-−] ?1|unbiased", r"in.?place"],
     ),
     Slip(
         "LayerNorm",
         "centers in place",
-        '''
+        """
 class LayerNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -94,14 +94,14 @@ class LayerNorm(nn.Module):
         x -= x.mean(dim=-1, keepdim=True)
         rms = (x.square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
         return x / rms * self.weight + self.bias
-''',
+""",
         say=[r"in.?place|argument|caller|chang\w+ .{0,20}x\b|writes? into"],
         never=[r"\beps\b.{0,20}(outside|root)", r"keepdim", r"over (the )?positions"],
     ),
     Slip(
         "LayerNorm",
         "eps not kept",
-        '''
+        """
 class LayerNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -111,7 +111,7 @@ class LayerNorm(nn.Module):
     def forward(self, x):
         shape = (x.size(-1),)
         return torch.nn.functional.layer_norm(x, shape, self.weight, self.bias)
-''',
+""",
         say=[r"\beps\b"],
         never=[r"outside", r"d ?[-−] ?1|unbiased", r"over (the )?positions"],
     ),
@@ -119,7 +119,7 @@ class LayerNorm(nn.Module):
     Slip(
         "RMSNorm",
         "divides by the length",
-        '''
+        """
 class RMSNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -129,14 +129,14 @@ class RMSNorm(nn.Module):
     def forward(self, x):
         length = torch.sqrt((x * x).sum(dim=-1, keepdim=True) + self.eps)
         return self.weight * x / length
-''',
+""",
         say=[r"length|root mean|sum|mean of|sqrt\(d|root of d|factor|times"],
         never=[r"subtract", r"\beps\b.{0,20}outside"],
     ),
     Slip(
         "RMSNorm",
         "no eps",
-        '''
+        """
 class RMSNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -146,14 +146,14 @@ class RMSNorm(nn.Module):
     def forward(self, x):
         rms = x.square().mean(dim=-1, keepdim=True).sqrt()
         return x / rms * self.weight
-''',
+""",
         say=[r"\beps\b|nan\b|0 ?/ ?0|all zero"],
         never=[r"outside", r"subtract", r"length"],
     ),
     Slip(
         "RMSNorm",
         "the root is detached",
-        '''
+        """
 class RMSNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -164,14 +164,18 @@ class RMSNorm(nn.Module):
         with torch.no_grad():
             rms = (x.square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
         return x / rms * self.weight
-''',
+""",
         say=[r"gradient|detach|no_grad|graph|derivative"],
-        never=[r"(numbers|values) are wrong", r"weight .{0,20}no gradient", r"\beps\b.{0,25}(outside|inside|root|missing|ignored|not used)"],
+        never=[
+            r"(numbers|values) are wrong",
+            r"weight .{0,20}no gradient",
+            r"\beps\b.{0,25}(outside|inside|root|missing|ignored|not used)",
+        ],
     ),
     Slip(
         "RMSNorm",
         "one weight for all features",
-        '''
+        """
 class RMSNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -181,14 +185,18 @@ class RMSNorm(nn.Module):
     def forward(self, x):
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
         return x * scale * self.weight
-''',
+""",
         say=[r"\(d_model|shape|\bsize\b|feature|\(1,\)"],
-        never=[r"subtract", r"\beps\b.{0,25}(outside|inside|root|missing|ignored|not used)", r"never applied"],
+        never=[
+            r"subtract",
+            r"\beps\b.{0,25}(outside|inside|root|missing|ignored|not used)",
+            r"never applied",
+        ],
     ),
     Slip(
         "RMSNorm",
         "by the norm, right",
-        '''
+        """
 class RMSNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
@@ -198,14 +206,14 @@ class RMSNorm(nn.Module):
     def forward(self, x):
         squares = torch.einsum("...d,...d->...", x, x).unsqueeze(-1)
         return self.weight * (x * (self.d / (squares + self.d * self.eps)) ** 0.5)
-''',
+""",
         right=True,
     ),
     # ---- FeedForward
     Slip(
         "FeedForward",
         "erf GELU",
-        '''
+        """
 class FeedForward(nn.Module):
     def __init__(self, d_model, d_ff, dropout=0.0):
         super().__init__()
@@ -216,14 +224,18 @@ class FeedForward(nn.Module):
 
     def forward(self, x):
         return self.drop(self.down(self.act(self.up(x))))
-''',
+""",
         say=[r"tanh|\berf\b"],
-        never=[r"ReLU there", r"nothing between", r"dropout (is|acts|must|belongs|stands|comes|in)\b"],
+        never=[
+            r"ReLU there",
+            r"nothing between",
+            r"dropout (is|acts|must|belongs|stands|comes|in)\b",
+        ],
     ),
     Slip(
         "FeedForward",
         "dropout between",
-        '''
+        """
 class FeedForward(nn.Module):
     def __init__(self, d_model, d_ff, dropout=0.0):
         super().__init__()
@@ -235,14 +247,14 @@ class FeedForward(nn.Module):
         h = gelu(self.up(x))
         h = self.dropout(h)
         return self.down(h)
-''',
+""",
         say=[r"dropout", r"output|after|last|down"],
         never=[r"never used|not used|has no effect", r"in evaluation|training=True", r"twice"],
     ),
     Slip(
         "FeedForward",
         "dropout accepted and not used",
-        '''
+        """
 class FeedForward(nn.Module):
     def __init__(self, d_model, d_ff, dropout=0.0):
         super().__init__()
@@ -251,7 +263,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x):
         return self.down(gelu(self.up(x)))
-''',
+""",
         say=[r"dropout"],
         never=[r"before down|between", r"in evaluation|training=True", r"twice"],
     ),
@@ -259,7 +271,7 @@ class FeedForward(nn.Module):
     Slip(
         "TransformerBlock",
         "Post-LN",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -270,14 +282,14 @@ class TransformerBlock(nn.Module):
     def forward(self, x, rotate=None, remember=None):
         x = self.ln_1(x + self.attention(x, rotate=rotate, remember=remember))
         return self.ln_2(x + self.feed_forward(x))
-''',
+""",
         say=[r"Pre-?LN|Post-?LN|after|before|norm\w* .{0,40}(copy|branch|reads)"],
         never=[r"no residual", r"ln_1 twice", r"in.?place"],
     ),
     Slip(
         "TransformerBlock",
         "second residual forgotten",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -289,14 +301,14 @@ class TransformerBlock(nn.Module):
     def forward(self, x, rotate=None, remember=None):
         x = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
         return self.feed_forward(self.ln_2(x))
-''',
+""",
         say=[r"residual|add(s|ed)?\b|sum|\+", r"feed.?forward|second|FFN|network|ln_2"],
         never=[r"Post-?LN", r"side by side", r"both residuals|neither half"],
     ),
     Slip(
         "TransformerBlock",
         "adds to the normalized copy",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -309,14 +321,14 @@ class TransformerBlock(nn.Module):
         h = self.ln_1(x)
         h = h + self.attention(h, rotate=rotate, remember=remember)
         return h + self.feed_forward(self.ln_2(h))
-''',
+""",
         say=[r"normali[sz]ed|copy|stream"],
         never=[r"Post-?LN", r"no residual|forget\w* the residual", r"side by side"],
     ),
     Slip(
         "TransformerBlock",
         "adds in place",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -329,14 +341,14 @@ class TransformerBlock(nn.Module):
         x += self.attention(self.ln_1(x), rotate=rotate, remember=remember)
         x += self.feed_forward(self.ln_2(x))
         return x
-''',
+""",
         say=[r"in.?place|argument|caller|chang\w+ .{0,20}x\b|writes? into|\+="],
         never=[r"Post-?LN", r"residual is missing|no residual", r"normalized copy"],
     ),
     Slip(
         "TransformerBlock",
         "handed on by place",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -349,14 +361,14 @@ class TransformerBlock(nn.Module):
         x = x + self.attention(self.ln_1(x), rotate, remember)
         x = x + self.feed_forward(self.ln_2(x))
         return x
-''',
+""",
         say=[r"return_weights|by place|by (their )?name|keyword|second argument|rotate="],
         never=[r"applied to the stream|turns? the stream", r"numbers are wrong", r"Post-?LN"],
     ),
     Slip(
         "TransformerBlock",
         "dropout for attention only",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -368,14 +380,14 @@ class TransformerBlock(nn.Module):
     def forward(self, x, rotate=None, remember=None):
         x = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
         return x + self.feed_forward(self.ln_2(x))
-''',
+""",
         say=[r"dropout", r"feed.?forward|both halves"],
         never=[r"(no|neither) half", r"twice", r"in evaluation"],
     ),
     Slip(
         "TransformerBlock",
         "one line, right",
-        '''
+        """
 class TransformerBlock(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
         super().__init__()
@@ -392,7 +404,7 @@ class TransformerBlock(nn.Module):
         doors = {"rotate": rotate, "remember": remember}
         middle = torch.add(x, self.attention(self.ln_1(x), **doors))
         return torch.add(middle, self.feed_forward(self.ln_2(middle)))
-''',
+""",
         right=True,
     ),
 ]

@@ -6,7 +6,7 @@ def but(code, old, new):
     return code.replace(old, new)
 
 
-CHARS = '''
+CHARS = """
 class CharTokenizer:
     def __init__(self, text):
         if not text:
@@ -27,9 +27,9 @@ class CharTokenizer:
 
     def decode(self, tokens):
         return "".join(self.itos[int(i)] for i in tokens)
-'''
+"""
 
-EMBEDDING = '''
+EMBEDDING = """
 class TransformerEmbedding(nn.Module):
     def __init__(self, vocab_size, d_model, max_len, dropout=0.0, positions="learned"):
         super().__init__()
@@ -49,9 +49,9 @@ class TransformerEmbedding(nn.Module):
         if self.waves is not None:
             x = x + self.waves[start:T]
         return self.dropout(x)
-'''
+"""
 
-ROTATE = '''
+ROTATE = """
 def rotate(x, positions):
     d = x.size(-1)
     if d % 2:
@@ -61,7 +61,7 @@ def rotate(x, positions):
     cos, sin = theta.cos().to(x.dtype), theta.sin().to(x.dtype)
     a, b = x[..., : d // 2], x[..., d // 2 :]
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
-'''
+"""
 
 SLIPS = [
     # ---- CharTokenizer
@@ -86,14 +86,22 @@ SLIPS = [
     Slip(
         "CharTokenizer",
         "the error names nobody",
-        but(CHARS, 'raise ValueError(f"unknown character {c!r}")', 'raise ValueError("unknown character")'),
+        but(
+            CHARS,
+            'raise ValueError(f"unknown character {c!r}")',
+            'raise ValueError("unknown character")',
+        ),
         say=[r"\bnam(e|es|ed|ing)\b|which|message|mention|says? (what|who)"],
         never=[r"first appear|sort", r"no ValueError|not raise|raises? nothing|dropped|in silence"],
     ),
     Slip(
         "CharTokenizer",
         "empty text accepted",
-        but(CHARS, '        if not text:\n            raise ValueError("text has no characters")\n', ""),
+        but(
+            CHARS,
+            '        if not text:\n            raise ValueError("text has no characters")\n',
+            "",
+        ),
         say=[r"ValueError|raise|refuse", r"empty|without characters|no characters|\"\"|''"],
         never=[r"first appear|sort", r"outside the vocabulary"],
     ),
@@ -109,18 +117,18 @@ SLIPS = [
         "endless at a stranger",
         but(
             CHARS,
-            '''        for c in text:
+            """        for c in text:
             if c not in self.stoi:
                 raise ValueError(f"unknown character {c!r}")
         return [self.stoi[c] for c in text]
-''',
-            '''        ids, i = [], 0
+""",
+            """        ids, i = [], 0
         while i < len(text):
             if text[i] in self.stoi:
                 ids.append(self.stoi[text[i]])
                 i += 1
         return ids
-''',
+""",
         ),
         say=[r"outside|unknown|time|second|endless|loop|stop|finish|never (ends|returns)"],
         never=[r"first appear|sort", r"dropped|leaves? (it|them) out", r"KeyError"],
@@ -128,7 +136,7 @@ SLIPS = [
     Slip(
         "CharTokenizer",
         "str.find, right",
-        '''
+        """
 class CharTokenizer:
     def __init__(self, text):
         self.characters = "".join(sorted({*text}))
@@ -147,14 +155,14 @@ class CharTokenizer:
 
     def decode(self, tokens):
         return "".join(map(self.characters.__getitem__, tokens))
-''',
+""",
         right=True,
     ),
     # ---- TokenEmbedding
     Slip(
         "TokenEmbedding",
         "weight is a module",
-        '''
+        """
 class TokenEmbedding(nn.Module):
     def __init__(self, vocab_size, d_model):
         super().__init__()
@@ -162,14 +170,17 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens):
         return self.weight(tokens)
-''',
+""",
         say=[r"Parameter|tensor|nn\.Embedding|module", r"weight"],
-        never=[r"(no|wrong|without|missing|times|divid\w+) .{0,12}(scale|root|sqrt)", r"numbers are wrong"],
+        never=[
+            r"(no|wrong|without|missing|times|divid\w+) .{0,12}(scale|root|sqrt)",
+            r"numbers are wrong",
+        ],
     ),
     Slip(
         "TokenEmbedding",
         "data cuts the graph",
-        '''
+        """
 class TokenEmbedding(nn.Module):
     def __init__(self, vocab_size, d_model):
         super().__init__()
@@ -178,14 +189,14 @@ class TokenEmbedding(nn.Module):
     def forward(self, tokens):
         table = self.weight.data
         return table[tokens]
-''',
+""",
         say=[r"gradient|\bgrad\b|detach|\.data|graph|learn"],
         never=[r"no `?nn\.Parameter|not a parameter|is not registered", r"numbers are wrong"],
     ),
     Slip(
         "TokenEmbedding",
         "one-hot product, right",
-        '''
+        """
 class TokenEmbedding(nn.Module):
     def __init__(self, vocab_size, d_model):
         super().__init__()
@@ -195,28 +206,28 @@ class TokenEmbedding(nn.Module):
     def forward(self, tokens):
         one_hot = nn.functional.one_hot(tokens, self.weight.size(0))
         return one_hot.to(self.weight.dtype) @ self.weight
-''',
+""",
         right=True,
     ),
     # ---- sinusoidal_positions
     Slip(
         "sinusoidal_positions",
         "sine and cosine exchanged",
-        '''
+        """
 def sinusoidal_positions(T, d_model):
     angles = torch.arange(T)[:, None] / 10000 ** (torch.arange(0, d_model, 2) / d_model)
     table = torch.zeros(T, d_model)
     table[:, 0::2] = angles.cos()
     table[:, 1::2] = angles.sin()
     return table
-''',
+""",
         say=[r"sin.{0,40}cos|cos.{0,40}sin|exchang|swap"],
         never=[r"interleav|then all", r"exponent|frequenc", r"from 1"],
     ),
     Slip(
         "sinusoidal_positions",
         "half the exponent",
-        '''
+        """
 import math
 
 
@@ -225,25 +236,27 @@ def sinusoidal_positions(T, d_model):
     omega = torch.exp(-math.log(10000.0) * i / d_model)
     angles = torch.outer(torch.arange(T).float(), omega)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(T, d_model)
-''',
+""",
         say=[r"exponent|frequenc|2i|half|too fast|speed"],
         never=[r"exchanged|swapped", r"interleav|then all", r"from 1"],
     ),
     Slip(
         "sinusoidal_positions",
         "whole division in the exponent",
-        '''
+        """
 def sinusoidal_positions(T, d_model):
     angles = torch.arange(T)[:, None] / 10000.0 ** (torch.arange(0, d_model, 2) // d_model)
     return torch.stack((torch.sin(angles), torch.cos(angles)), dim=-1).flatten(-2)
-''',
-        say=[r"exponent|frequenc|//|division|all (the )?(pairs|waves)|same (speed|frequency)|speed"],
+""",
+        say=[
+            r"exponent|frequenc|//|division|all (the )?(pairs|waves)|same (speed|frequency)|speed"
+        ],
         never=[r"exchanged|swapped", r"interleav|then all", r"half the exponent"],
     ),
     Slip(
         "sinusoidal_positions",
         "loops, right",
-        '''
+        """
 import math
 
 
@@ -256,14 +269,14 @@ def sinusoidal_positions(T, d_model):
             row.append(math.cos(angle) if j % 2 else math.sin(angle))
         rows.append(row)
     return torch.tensor(rows).reshape(T, d_model)
-''',
+""",
         right=True,
     ),
     # ---- LearnedPositions
     Slip(
         "LearnedPositions",
         "rows from 0",
-        '''
+        """
 class LearnedPositions(nn.Module):
     def __init__(self, max_len, d_model):
         super().__init__()
@@ -271,14 +284,14 @@ class LearnedPositions(nn.Module):
 
     def forward(self, positions):
         return self.weight[: len(positions)]
-''',
+""",
         say=[r"positions", r"\b0\b|first|asked|start|whatever|ignore"],
         never=[r"axis|axes", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
     ),
     Slip(
         "LearnedPositions",
         "another name",
-        '''
+        """
 class LearnedPositions(nn.Module):
     def __init__(self, max_len, d_model):
         super().__init__()
@@ -286,14 +299,14 @@ class LearnedPositions(nn.Module):
 
     def forward(self, positions):
         return self.table[positions]
-''',
+""",
         say=[r"\bweight\b", r"nam(e|ed)|called|attribute|key|no `?weight|missing"],
         never=[r"numbers are wrong", r"whatever positions", r"start(s)? at 0"],
     ),
     Slip(
         "LearnedPositions",
         "a buffer",
-        '''
+        """
 class LearnedPositions(nn.Module):
     def __init__(self, max_len, d_model):
         super().__init__()
@@ -301,7 +314,7 @@ class LearnedPositions(nn.Module):
 
     def forward(self, positions):
         return torch.index_select(self.weight, 0, positions)
-''',
+""",
         say=[r"Parameter|parameters\(\)|learn|gradient"],
         never=[r"numbers are wrong", r"whatever positions", r"another name|is called"],
     ),
@@ -315,20 +328,36 @@ class LearnedPositions(nn.Module):
             "",
         ),
         say=[r"ValueError|refuse|raise", r"positions"],
-        never=[r"buffer", r"rope.{0,30}adds? (learned|positions)", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+        never=[
+            r"buffer",
+            r"rope.{0,30}adds? (learned|positions)",
+            r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device",
+        ],
     ),
     Slip(
         "TransformerEmbedding",
         "waves as a plain attribute",
-        but(EMBEDDING, 'self.register_buffer("waves", waves, persistent=False)', "self.waves = waves"),
+        but(
+            EMBEDDING,
+            'self.register_buffer("waves", waves, persistent=False)',
+            "self.waves = waves",
+        ),
         say=[r"device|buffer|move"],
-        never=[r"training bends|as a parameter|\blearns? (the|them)", r"from 0 again", r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype"],
+        never=[
+            r"training bends|as a parameter|\blearns? (the|them)",
+            r"from 0 again",
+            r"(wrong|other|another|keeps?|lose\w*|chang\w+) .{0,12}dtype",
+        ],
     ),
     Slip(
         "TransformerEmbedding",
         "dropout on the tokens only",
         but(
-            but(EMBEDDING, "x = self.token(tokens[:, start:])", "x = self.dropout(self.token(tokens[:, start:]))"),
+            but(
+                EMBEDDING,
+                "x = self.token(tokens[:, start:])",
+                "x = self.dropout(self.token(tokens[:, start:]))",
+            ),
             "return self.dropout(x)",
             "return x",
         ),
@@ -338,7 +367,7 @@ class LearnedPositions(nn.Module):
     Slip(
         "TransformerEmbedding",
         "start, and positions from 0",
-        '''
+        """
 class TransformerEmbedding(nn.Module):
     def __init__(self, vocab_size, d_model, max_len, dropout=0.0, positions="learned"):
         super().__init__()
@@ -363,7 +392,7 @@ class TransformerEmbedding(nn.Module):
         elif self.position is not None:
             x = x + self.position[where]
         return self.drop(x)
-''',
+""",
         say=[r"start", r"position|place"],
         never=[r"all of (the )?tokens|taken for new", r"buffer", r"rope.{0,30}adds?\b"],
     ),
@@ -388,12 +417,18 @@ class TransformerEmbedding(nn.Module):
             "T = x.size(-2)\n    theta = torch.arange(T, device=x.device)[:, None] * freq",
         ),
         say=[r"positions", r"\b0\b|ignore|argument|whatever|asked|given"],
-        never=[r"direction|clockwise", r"neighbo|other pairing", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+        never=[
+            r"direction|clockwise",
+            r"neighbo|other pairing",
+            r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device",
+        ],
     ),
     Slip(
         "rotate",
         "odd width is a RuntimeError",
-        but(ROTATE, '    if d % 2:\n        raise ValueError(f"d_head must be even, is {d}")\n', ""),
+        but(
+            ROTATE, '    if d % 2:\n        raise ValueError(f"d_head must be even, is {d}")\n', ""
+        ),
         say=[r"ValueError", r"odd|even|width"],
         never=[r"direction|clockwise", r"neighbo|pairing", r"numbers are wrong"],
     ),
@@ -402,12 +437,16 @@ class TransformerEmbedding(nn.Module):
         "bfloat16 becomes float32",
         but(ROTATE, "theta.cos().to(x.dtype), theta.sin().to(x.dtype)", "theta.cos(), theta.sin()"),
         say=[r"dtype|bfloat16|float16|half|float64|float32"],
-        never=[r"half-split|neighbo|pairing", r"direction|clockwise", r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device"],
+        never=[
+            r"half-split|neighbo|pairing",
+            r"direction|clockwise",
+            r"(forget|forgot|ignor|without|wrong|other|another)\w* .{0,15}device",
+        ],
     ),
     Slip(
         "rotate",
         "complex numbers, right",
-        '''
+        """
 def rotate(x, positions):
     if x.size(-1) % 2 != 0:
         raise ValueError(f"rotate needs an even width, not {x.size(-1)}")
@@ -418,7 +457,7 @@ def rotate(x, positions):
     z = torch.complex(x[..., :half].to(work), x[..., half:].to(work))
     z = z * torch.polar(torch.ones_like(theta), theta)
     return torch.cat((z.real, z.imag), dim=-1).to(x.dtype)
-''',
+""",
         right=True,
     ),
 ]

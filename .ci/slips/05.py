@@ -6,7 +6,7 @@ def swap(code, old, new):
     return code.replace(old, new)
 
 
-INIT = '''
+INIT = """
 def init_weights(model):
     small = 0.02 / (2 * len(model.blocks)) ** 0.5
     for name, p in model.named_parameters():
@@ -18,10 +18,10 @@ def init_weights(model):
             nn.init.normal_(p, mean=0.0, std=small)
         else:
             nn.init.normal_(p, mean=0.0, std=0.02)
-'''
+"""
 
 # plain: the cache is left alone
-PLAIN = '''
+PLAIN = """
 from functools import partial
 
 
@@ -52,10 +52,10 @@ class TinyTransformerLM(nn.Module):
         for block in self.blocks:
             x = block(x, rotate=turn)
         return self.head(self.ln_f(x))
-'''
+"""
 
 # with the cache
-CACHED = '''
+CACHED = """
 from functools import partial
 
 
@@ -91,41 +91,41 @@ class TinyTransformerLM(nn.Module):
         if cache is not None:
             cache.length = T
         return self.head(self.ln_f(x))
-'''
+"""
 
 SLIPS = [
     # ------------------------------------------------------------ count_parameters
     Slip(
         "count_parameters",
         "ln_f forgotten",
-        '''
+        """
 def count_parameters(config):
     d, f, V = config.d_model, config.d_ff, config.vocab_size
     P = config.max_len * d if config.positions == "learned" else 0
     block = 4 * d + 4 * (d * d + d) + 2 * d * f + f + d
     return V * d + P + config.n_layers * block
-''',
+""",
         say=["ln_f|last norm|final norm|norm after"],
         never=["position table", "head"],
     ),
     Slip(
         "count_parameters",
         "position table in any case",
-        '''
+        """
 def count_parameters(config):
     d, f = config.d_model, config.d_ff
     tables = (config.vocab_size + config.max_len) * d
     attention = 4 * (d * d + d)
     mlp = d * f + f + f * d + d
     return tables + config.n_layers * (attention + mlp + 4 * d) + 2 * d
-''',
+""",
         say=["position", "learned|sinusoidal|rope|rotary|nothing"],
         never=["ln_f", "bias"],
     ),
     Slip(
         "count_parameters",
         "out_proj and qkv without biases",
-        '''
+        """
 def count_parameters(config):
     d, f = config.d_model, config.d_ff
     n = config.vocab_size * d
@@ -136,28 +136,28 @@ def count_parameters(config):
         n += d * f + f + f * d + d  # up, down
         n += 2 * (d + d)            # ln_1, ln_2
     return n + 2 * d
-''',
+""",
         say=["bias"],
         never=["ln_f", "position table"],
     ),
     Slip(
         "count_parameters",
         "d_ff taken for 4 d",
-        '''
+        """
 def count_parameters(config):
     d = config.d_model
     table = config.vocab_size * d
     pos = config.max_len * d if config.positions == "learned" else 0
     block = 12 * d * d + 13 * d
     return table + pos + config.n_layers * block + 2 * d
-''',
+""",
         say=["d_ff"],
         never=["ln_f", "bias(es)? (is|are) missing"],
     ),
     Slip(
         "count_parameters",
         "right: a list of shapes",
-        '''
+        """
 import math
 
 
@@ -169,7 +169,7 @@ def count_parameters(config):
     if config.positions not in ("sinusoidal", "rope"):
         shapes.append((config.max_len, d))
     return sum(map(math.prod, shapes))
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ init_weights
@@ -177,13 +177,16 @@ def count_parameters(config):
         "init_weights",
         "root of n_layers without the 2",
         swap(INIT, "(2 * len(model.blocks)) ** 0.5", "len(model.blocks) ** 0.5"),
-        say=[r"2 ?[*·]? ?n_layers|without the 2|factor (of )?2|root of 2|1\.41|n_layers", "out_proj|down|projection"],
+        say=[
+            r"2 ?[*·]? ?n_layers|without the 2|factor (of )?2|root of 2|1\.41|n_layers",
+            "out_proj|down|projection",
+        ],
         never=["norm", "bias", "table"],
     ),
     Slip(
         "init_weights",
         "norm scales 0 with the biases",
-        '''
+        """
 def init_weights(model):
     n = len(model.blocks)
     for name, p in model.named_parameters():
@@ -193,14 +196,14 @@ def init_weights(model):
             nn.init.normal_(p, std=0.02 / (2 * n) ** 0.5)
         else:
             nn.init.normal_(p, std=0.02)
-''',
+""",
         say=["norm|ln_", r"identity|\b1\b|one"],
         never=["sqrt", "2 n_layers", "too large"],
     ),
     Slip(
         "init_weights",
         "tables left alone",
-        '''
+        """
 def init_weights(model):
     for name, module in model.named_modules():
         if name.endswith(("q_proj", "k_proj", "v_proj", "up")):
@@ -212,14 +215,14 @@ def init_weights(model):
         elif "ln_" in name:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-''',
+""",
         say=["table|token|embedding|position"],
         never=["out_proj", "norm"],
     ),
     Slip(
         "init_weights",
         "0.02 taken for the variance",
-        '''
+        """
 def init_weights(model):
     std = 0.02 ** 0.5
     for name, p in model.named_parameters():
@@ -230,14 +233,14 @@ def init_weights(model):
         else:
             residual = name.endswith(("out_proj.weight", "down.weight"))
             nn.init.normal_(p, 0, std / (2 * len(model.blocks)) ** 0.5 if residual else std)
-''',
+""",
         say=[r"standard deviation|std|0\.02|7\.07|variance"],
         never=["2 n_layers", "n_layers without"],
     ),
     Slip(
         "init_weights",
         "in place on leaves",
-        '''
+        """
 def init_weights(model):
     small = 0.02 / (2 * len(model.blocks)) ** 0.5
     for name, p in model.named_parameters():
@@ -247,14 +250,14 @@ def init_weights(model):
             p.fill_(1.0)
         else:
             p.normal_(0, small if name.endswith(("out_proj.weight", "down.weight")) else 0.02)
-''',
+""",
         say=[r"no_grad|leaf|requires grad|nn\.init|\.data|in-place"],
         never=["must be 0", "deviation"],
     ),
     Slip(
         "init_weights",
         "right: by modules, randn_like",
-        '''
+        """
 @torch.no_grad()
 def init_weights(model):
     for module in model.modules():
@@ -268,7 +271,7 @@ def init_weights(model):
     for block in model.blocks:
         for layer in (block.attention.out_proj, block.feed_forward.down):
             layer.weight.mul_((2 * len(model.blocks)) ** -0.5)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ TinyTransformerLM
@@ -303,8 +306,8 @@ def init_weights(model):
         swap(
             swap(
                 swap(PLAIN, "        turn = None\n", ""),
-                'turn = partial(rotate, positions=torch.arange(T, device=tokens.device))',
-                'rotate = partial(rotate, positions=torch.arange(T, device=tokens.device))',
+                "turn = partial(rotate, positions=torch.arange(T, device=tokens.device))",
+                "rotate = partial(rotate, positions=torch.arange(T, device=tokens.device))",
             ),
             "            x = block(x, rotate=turn)",
             '            x = block(x, rotate=rotate if self.config.positions == "rope" else None)',
@@ -352,7 +355,9 @@ def init_weights(model):
         "TinyTransformerLM",
         "last position only",
         swap(PLAIN, "return self.head(self.ln_f(x))", "return self.head(self.ln_f(x[:, -1]))"),
-        say=[r"last position|every position|all (T )?positions|\(B, T, vocab_size\)|axis T|T positions|\bT\b"],
+        say=[
+            r"last position|every position|all (T )?positions|\(B, T, vocab_size\)|axis T|T positions|\bT\b"
+        ],
         never=["copy", "softmax"],
     ),
     Slip(
@@ -381,7 +386,7 @@ def init_weights(model):
     ),
     Slip(
         "TinyTransformerLM",
-        "right: default argument, F.linear",
+        "right: default argument, einsum head",
         swap(
             swap(CACHED, "lambda t: rotate(t, positions)", "lambda t, p=positions: rotate(t, p)"),
             "return self.head(self.ln_f(x))",
@@ -393,7 +398,7 @@ def init_weights(model):
     Slip(
         "next_token_distribution",
         "first position",
-        '''
+        """
 @torch.no_grad()
 def next_token_distribution(model, tokens):
     mode = model.training
@@ -401,14 +406,14 @@ def next_token_distribution(model, tokens):
     p = model(tokens).softmax(dim=-1)
     model.train(mode)
     return p[:, 0]
-''',
+""",
         say=["last|first position|position"],
         never=["dropout", "mode", "batch"],
     ),
     Slip(
         "next_token_distribution",
         "softmax over the batch",
-        '''
+        """
 @torch.no_grad()
 def next_token_distribution(model, tokens):
     was_training = model.training
@@ -416,42 +421,42 @@ def next_token_distribution(model, tokens):
     logits = model(tokens)[:, -1]
     model.train(was_training)
     return torch.softmax(logits, 0)
-''',
+""",
         say=["batch|dim|axis|vocab|each row|sum to 1"],
         never=["first position", "dropout"],
     ),
     Slip(
         "next_token_distribution",
         "always back to training",
-        '''
+        """
 def next_token_distribution(model, tokens):
     model.eval()
     with torch.no_grad():
         out = model(tokens)
     model.train()
     return out[:, -1, :].softmax(-1)
-''',
+""",
         say=["mode|eval|training"],
         never=["left in evaluation", "dropout is at work"],
     ),
     Slip(
         "next_token_distribution",
         "detach in place of no_grad",
-        '''
+        """
 def next_token_distribution(model, tokens):
     was = model.training
     model.eval()
     p = model(tokens)[:, -1].softmax(dim=-1).detach()
     model.train(was)
     return p
-''',
+""",
         say=["no_grad|graph"],
         never=["mode", "dropout", "position"],
     ),
     Slip(
         "next_token_distribution",
         "right: inference_mode and finally",
-        '''
+        """
 def next_token_distribution(model, tokens):
     before = model.training
     try:
@@ -460,7 +465,7 @@ def next_token_distribution(model, tokens):
             return (scores - scores.logsumexp(-1, keepdim=True)).exp()
     finally:
         model.train(before)
-''',
+""",
         right=True,
     ),
 ]

@@ -6,7 +6,7 @@ def swap(code, old, new):
     return code.replace(old, new)
 
 
-ADAMW = '''
+ADAMW = """
 class AdamW(torch.optim.Optimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
@@ -28,9 +28,9 @@ class AdamW(torch.optim.Optimizer):
                 v_hat = s["v"] / (1 - b2 ** s["t"])
                 p.mul_(1 - lr * wd)
                 p.sub_(lr * m_hat / (v_hat.sqrt() + eps))
-'''
+"""
 
-STEP = '''
+STEP = """
 def train_step(model, optimizer, inputs, targets, max_norm, accumulate=1, bf16=False, scaler=None):
     model.train()
     optimizer.zero_grad()
@@ -39,9 +39,9 @@ def train_step(model, optimizer, inputs, targets, max_norm, accumulate=1, bf16=F
     clip_gradients(model.parameters(), max_norm)
     optimizer.step()
     return loss.detach()
-'''
+"""
 
-DOORS = '''
+DOORS = """
 def train_step(model, optimizer, inputs, targets, max_norm, accumulate=1, bf16=False, scaler=None):
     model.train()
     optimizer.zero_grad()
@@ -65,67 +65,67 @@ def train_step(model, optimizer, inputs, targets, max_norm, accumulate=1, bf16=F
         scaler.step(optimizer)
         scaler.update()
     return total
-'''
+"""
 
 SLIPS = [
     # ------------------------------------------------------------ split_corpus
     Slip(
         "split_corpus",
         "shares exchanged",
-        '''
+        """
 def split_corpus(tokens, val_fraction=0.1):
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}")
     n = int(len(tokens) * val_fraction)
     return tokens[:n], tokens[n:]
-''',
+""",
         say=["val_fraction|share|second|first|long"],
         never=["shuffl", "ValueError", "lost"],
     ),
     Slip(
         "split_corpus",
         "shuffled",
-        '''
+        """
 def split_corpus(tokens, val_fraction=0.1):
     if val_fraction <= 0 or val_fraction >= 1:
         raise ValueError("val_fraction must lie between 0 and 1")
     tokens = tokens[torch.randperm(len(tokens))]
     cut = int(len(tokens) * (1 - val_fraction))
     return tokens[:cut], tokens[cut:]
-''',
+""",
         say=["order|shuffl|slice"],
         never=["val_fraction", "ValueError"],
     ),
     Slip(
         "split_corpus",
         "assert",
-        '''
+        """
 def split_corpus(tokens, val_fraction=0.1):
     assert 0 < val_fraction < 1, "val_fraction must be between 0 and 1"
     cut = int(len(tokens) * (1 - val_fraction))
     return tokens[:cut], tokens[cut:]
-''',
+""",
         say=["ValueError"],
         never=["accept", "order", "lost"],
     ),
     Slip(
         "split_corpus",
         "right: tensor.split",
-        '''
+        """
 def split_corpus(tokens, val_fraction=0.1):
     if not (val_fraction > 0 and val_fraction < 1):
         raise ValueError(f"val_fraction = {val_fraction} is not between 0 and 1")
     n_train = int(tokens.numel() * (1 - val_fraction))
     train, val = tokens.split([n_train, tokens.numel() - n_train])
     return train, val
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ get_batch
     Slip(
         "get_batch",
         "last window never drawn",
-        '''
+        """
 def get_batch(tokens, batch_size, block_size, generator):
     if len(tokens) <= block_size:
         raise ValueError("text too short")
@@ -134,14 +134,16 @@ def get_batch(tokens, batch_size, block_size, generator):
     x = torch.stack([tokens[i : i + block_size] for i in ix])
     y = torch.stack([tokens[i + 1 : i + block_size + 1] for i in ix])
     return x, y
-''',
-        say=["last|every possible|equally|from >= to|random_|N - T|start|len\\(tokens\\) - block_size"],
+""",
+        say=[
+            "last|every possible|equally|from >= to|random_|N - T|start|len\\(tokens\\) - block_size"
+        ],
         never=["generator", "follow", "must raise|ValueError"],
     ),
     Slip(
         "get_batch",
         "generator ignored",
-        '''
+        """
 def get_batch(tokens, batch_size, block_size, generator):
     n = len(tokens) - block_size
     if n < 1:
@@ -149,28 +151,28 @@ def get_batch(tokens, batch_size, block_size, generator):
     starts = torch.randint(0, n, (batch_size, 1))
     window = tokens[starts + torch.arange(block_size + 1)]
     return window[:, :-1], window[:, 1:]
-''',
+""",
         say=["generator"],
         never=["follow", "last window", "too few"],
     ),
     Slip(
         "get_batch",
         "targets are the inputs",
-        '''
+        """
 def get_batch(tokens, batch_size, block_size, generator):
     if len(tokens) < block_size + 1:
         raise ValueError("too few tokens")
     starts = torch.randint(len(tokens) - block_size, (batch_size,), generator=generator)
     idx = starts[:, None] + torch.arange(block_size)[None, :]
     return tokens[idx], tokens[idx].clone()
-''',
+""",
         say=["target", "follow|next|shift|same|inputs"],
         never=["generator", "equally"],
     ),
     Slip(
         "get_batch",
         "one start for all rows",
-        '''
+        """
 def get_batch(tokens, batch_size, block_size, generator):
     if len(tokens) <= block_size:
         raise ValueError(f"need {block_size + 1} tokens, have {len(tokens)}")
@@ -178,14 +180,14 @@ def get_batch(tokens, batch_size, block_size, generator):
     x = tokens[i : i + block_size].expand(batch_size, -1)
     y = tokens[i + 1 : i + 1 + block_size].expand(batch_size, -1)
     return x, y
-''',
+""",
         say=["row|each|same|one start|window"],
         never=["generator (is )?(ignored|not)", "last window", "follow"],
     ),
     Slip(
         "get_batch",
         "a text as long as the window accepted",
-        '''
+        """
 def get_batch(tokens, batch_size, block_size, generator):
     N = tokens.size(0)
     if N < block_size:
@@ -193,14 +195,17 @@ def get_batch(tokens, batch_size, block_size, generator):
     starts = torch.randint(N - block_size, (batch_size, 1), generator=generator)
     window = tokens[starts + torch.arange(block_size + 1)]
     return window[:, :-1], window[:, 1:]
-''',
-        say=["ValueError|RuntimeError|too few|short", "target|one more|T \\+ 1|block_size|window|tokens"],
+""",
+        say=[
+            "ValueError|RuntimeError|too few|short",
+            "target|one more|T \\+ 1|block_size|window|tokens",
+        ],
         never=["generator", "equally likely"],
     ),
     Slip(
         "get_batch",
         "right: unfold",
-        '''
+        """
 def get_batch(tokens, batch_size, block_size, generator):
     if len(tokens) <= block_size:
         raise ValueError("too few tokens for one window and its target")
@@ -208,67 +213,67 @@ def get_batch(tokens, batch_size, block_size, generator):
     chosen = windows[torch.randint(len(windows), (batch_size,), generator=generator)]
     x, y = chosen[:, :block_size], chosen[:, 1:]
     return x.contiguous(), y.contiguous()
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ cross_entropy
     Slip(
         "cross_entropy",
         "softmax, then log",
-        '''
+        """
 def cross_entropy(logits, targets):
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"{tuple(logits.shape)} and {tuple(targets.shape)} do not fit")
     p = logits.softmax(dim=-1)
     picked = p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return -picked.log().mean()
-''',
+""",
         say=["finite|inf|overflow|underflow|rounds? to 0|logsumexp|log_softmax"],
         never=["mean", "shape", "softmax twice|takes it again"],
     ),
     Slip(
         "cross_entropy",
         "sum in place of mean",
-        '''
+        """
 def cross_entropy(logits, targets):
     if targets.shape != logits.shape[:-1]:
         raise ValueError("shape of targets")
     logp = logits - logits.logsumexp(dim=-1, keepdim=True)
     return -logp.gather(-1, targets[..., None]).sum()
-''',
+""",
         say=["mean|sum|times"],
         never=["overflow", "sign"],
     ),
     Slip(
         "cross_entropy",
         "no squeeze",
-        '''
+        """
 def cross_entropy(logits, targets):
     if targets.shape != logits.shape[:-1]:
         raise ValueError("targets must have the shape of logits without the last axis")
     score = logits.gather(-1, targets.unsqueeze(-1))
     return (logits.logsumexp(dim=-1) - score).mean()
-''',
+""",
         say=[r"squeeze|broadcast|must match|axis|size of tensor|\(.*1\)"],
         never=["overflow", "sum", "device"],
     ),
     Slip(
         "cross_entropy",
         "any shape of as many targets",
-        '''
+        """
 def cross_entropy(logits, targets):
     z = logits.reshape(-1, logits.size(-1))
     y = targets.reshape(-1)
     logp = z.log_softmax(dim=1)
     return -logp[torch.arange(len(y), device=y.device), y].mean()
-''',
+""",
         say=["ValueError|refuse|accept", "shape|targets"],
         never=["overflow", "mean"],
     ),
     Slip(
         "cross_entropy",
         "three axes only",
-        '''
+        """
 def cross_entropy(logits, targets):
     B, T, V = logits.shape
     if targets.shape != (B, T):
@@ -276,14 +281,14 @@ def cross_entropy(logits, targets):
     logp = torch.log_softmax(logits, dim=-1)
     rows, cols = torch.arange(B).view(B, 1), torch.arange(T)
     return -logp[rows, cols, targets].mean()
-''',
+""",
         say=[r"unpack|axes|axis|\.\.\.|leading|2-D|dimension|any shape"],
         never=["overflow", "targets of any other shape"],
     ),
     Slip(
         "cross_entropy",
         "right: nll_loss",
-        '''
+        """
 import torch.nn.functional as F
 
 
@@ -292,109 +297,109 @@ def cross_entropy(logits, targets):
         raise ValueError(f"targets are {tuple(targets.shape)}, logits {tuple(logits.shape)}")
     logp = F.log_softmax(logits, dim=-1)
     return F.nll_loss(logp.reshape(-1, logits.shape[-1]), targets.reshape(-1))
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ perplexity
     Slip(
         "perplexity",
         "2 to the loss",
-        '''
+        """
 def perplexity(loss):
     return float(2 ** loss)
-''',
+""",
         say=[r"nat|bit|\be\b|exp|2 ?\*\*"],
         never=["tensor"],
     ),
     Slip(
         "perplexity",
         "torch.exp of a float",
-        '''
+        """
 def perplexity(loss):
     return torch.exp(loss).item()
-''',
+""",
         say=["float", "Tensor"],
         never=["bits", "returns a tensor"],
     ),
     Slip(
         "perplexity",
         "right: power of e",
-        '''
+        """
 def perplexity(loss):
     return pow(math.e, float(loss))
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ warmup_cosine
     Slip(
         "warmup_cosine",
         "first rate 0",
-        '''
+        """
 def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     if step < warmup_steps:
         return max_lr * step / warmup_steps
     x = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
     return min_lr + 0.5 * (max_lr - min_lr) * (1 + math.cos(math.pi * x))
-''',
+""",
         say=[r"step 0|first|warmup_steps \+ 1|\+ 1|warm-?up|line"],
         never=["cosine", "stays|after max_steps"],
     ),
     Slip(
         "warmup_cosine",
         "cosine counted from 0",
-        '''
+        """
 def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)
     progress = min(step / max_steps, 1.0)
     return min_lr + (max_lr - min_lr) / 2 * (1 + math.cos(math.pi * progress))
-''',
+""",
         say=["cosine|maximum|max_lr|warmup_steps|progress"],
         never=["first rate", "step 0 .*(is|gives) 0", "rises again"],
     ),
     Slip(
         "warmup_cosine",
         "rises again after max_steps",
-        '''
+        """
 def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1) * max_lr
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)
     return min_lr + (max_lr - min_lr) * (0.5 + 0.5 * math.cos(t * math.pi))
-''',
+""",
         say=["after|max_steps|stays|from then on|progress|min_lr"],
         never=["warm-up|warmup", "first rate"],
     ),
     Slip(
         "warmup_cosine",
         "no decay steps: division by zero",
-        '''
+        """
 def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)
     done = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
     return min_lr + (max_lr - min_lr) / 2 * (1 + math.cos(math.pi * done))
-''',
+""",
         say=["zero|ZeroDivisionError|warmup_steps.*max_steps|max_steps - warmup_steps"],
         never=["rises", "first rate"],
     ),
     Slip(
         "warmup_cosine",
         "a quarter of a cosine",
-        '''
+        """
 def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)
     ratio = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
     return min_lr + (max_lr - min_lr) * math.cos(math.pi / 2 * ratio)
-''',
+""",
         say=["cosine|pi|between|middle|half"],
         never=["first rate", "rises again", "never reaches"],
     ),
     Slip(
         "warmup_cosine",
         "right: sine squared",
-        '''
+        """
 def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     up = (step + 1) / (warmup_steps + 1)
     if up < 1:
@@ -402,14 +407,14 @@ def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     span = max(1, max_steps - warmup_steps)
     x = max(0.0, 1 - (step - warmup_steps) / span)
     return min_lr + (max_lr - min_lr) * math.sin(math.pi / 2 * x) ** 2
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ clip_gradients
     Slip(
         "clip_gradients",
         "each tensor by itself",
-        '''
+        """
 def clip_gradients(params, max_norm):
     total = 0
     for p in params:
@@ -420,28 +425,28 @@ def clip_gradients(params, max_norm):
         if norm > max_norm:
             p.grad.mul_(max_norm / norm)
     return total ** 0.5
-''',
+""",
         say=["together|all|one (vector|factor|length)|by itself|direction|each"],
         never=["sum of (the )?(norms|lengths)", "None"],
     ),
     Slip(
         "clip_gradients",
         "short ones made longer",
-        '''
+        """
 def clip_gradients(params, max_norm):
     grads = [p.grad for p in params if p.grad is not None]
     norm = torch.stack([g.norm() for g in grads]).norm()
     for g in grads:
         g.mul_(max_norm / norm)
     return norm
-''',
+""",
         say=["short|longer|lengthen|stay|at most|below"],
         never=["each tensor", "None", "square"],
     ),
     Slip(
         "clip_gradients",
         "the iterable read twice",
-        '''
+        """
 def clip_gradients(params, max_norm):
     squares = sum((p.grad ** 2).sum() for p in params if p.grad is not None)
     norm = torch.sqrt(squares)
@@ -450,14 +455,14 @@ def clip_gradients(params, max_norm):
         if p.grad is not None:
             p.grad *= scale
     return norm
-''',
+""",
         say=["generator|iterat|once|twice|list|exhaust|used up"],
         never=["each tensor", "short"],
     ),
     Slip(
         "clip_gradients",
         "None crashes",
-        '''
+        """
 def clip_gradients(params, max_norm):
     params = list(params)
     flat = torch.cat([p.grad.flatten() for p in params])
@@ -466,21 +471,21 @@ def clip_gradients(params, max_norm):
         for p in params:
             p.grad.mul_(max_norm / norm)
     return norm
-''',
+""",
         say=["None"],
         never=["each tensor", "longer", "generator"],
     ),
     Slip(
         "clip_gradients",
         "right: foreach and clamp",
-        '''
+        """
 def clip_gradients(params, max_norm):
     grads = [p.grad for p in params if p.grad is not None]
     norm = sum(g.square().sum() for g in grads).sqrt()
     factor = (max_norm / norm).clamp(max=1.0)
     torch._foreach_mul_(grads, factor)
     return norm
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ AdamW
@@ -507,7 +512,11 @@ def clip_gradients(params, max_norm):
         "one count for all",
         swap(
             swap(
-                swap(ADAMW, "        for group in self.param_groups:", "        self.t = getattr(self, \"t\", 0) + 1\n        for group in self.param_groups:"),
+                swap(
+                    ADAMW,
+                    "        for group in self.param_groups:",
+                    '        self.t = getattr(self, "t", 0) + 1\n        for group in self.param_groups:',
+                ),
                 '                s["t"] += 1\n',
                 "",
             ).replace('** s["t"]', "** self.t"),
@@ -528,7 +537,11 @@ def clip_gradients(params, max_norm):
         "AdamW",
         "the lr of the beginning",
         swap(
-            swap(ADAMW, "weight_decay=weight_decay))\n", "weight_decay=weight_decay))\n        self.lr = lr\n"),
+            swap(
+                ADAMW,
+                "weight_decay=weight_decay))\n",
+                "weight_decay=weight_decay))\n        self.lr = lr\n",
+            ),
             'lr, (b1, b2), eps, wd = group["lr"],',
             "lr, (b1, b2), eps, wd = self.lr,",
         ),
@@ -539,7 +552,11 @@ def clip_gradients(params, max_norm):
         "AdamW",
         "squares the gradient in place",
         swap(
-            swap(ADAMW, 's["v"] = b2 * s["v"] + (1 - b2) * g * g', 's["v"].mul_(b2).add_(g.pow_(2), alpha=1 - b2)'),
+            swap(
+                ADAMW,
+                's["v"] = b2 * s["v"] + (1 - b2) * g * g',
+                's["v"].mul_(b2).add_(g.pow_(2), alpha=1 - b2)',
+            ),
             's["m"] = b1 * s["m"] + (1 - b1) * g',
             's["m"].mul_(b1).add_(g, alpha=1 - b1)',
         ),
@@ -549,7 +566,7 @@ def clip_gradients(params, max_norm):
     Slip(
         "AdamW",
         "averages in lists of its own",
-        '''
+        """
 class AdamW(torch.optim.Optimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
@@ -565,14 +582,14 @@ class AdamW(torch.optim.Optimizer):
                 self.mem[p] = m, v, t
                 step = m / (1 - b1**t) / ((v / (1 - b2**t)).sqrt() + h["eps"])
                 p.copy_(p * (1 - h["lr"] * h["weight_decay"]) - h["lr"] * step)
-''',
+""",
         say=[r"self\.state|state_dict|state"],
         never=["decay", "correct", "eps", "agree"],
     ),
     Slip(
         "AdamW",
         "right: addcdiv_ and a tensor count",
-        '''
+        """
 class AdamW(torch.optim.Optimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
@@ -594,7 +611,7 @@ class AdamW(torch.optim.Optimizer):
                 denom = s["sq"].sqrt().div_(math.sqrt(1 - beta2**n)).add_(group["eps"])
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.addcdiv_(s["avg"], denom, value=-group["lr"] / (1 - beta1**n))
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ train_step
@@ -626,14 +643,22 @@ class AdamW(torch.optim.Optimizer):
     Slip(
         "train_step",
         "loss after the step",
-        swap(STEP, "return loss.detach()", "with torch.no_grad():\n        return cross_entropy(model(inputs), targets)"),
+        swap(
+            STEP,
+            "return loss.detach()",
+            "with torch.no_grad():\n        return cross_entropy(model(inputs), targets)",
+        ),
         say=["before|after"],
         never=["graph", "clip"],
     ),
     Slip(
         "train_step",
         "parts not weighted",
-        swap(DOORS, "cross_entropy(logits.float(), y) * len(y) / len(targets)", "cross_entropy(logits.float(), y)"),
+        swap(
+            DOORS,
+            "cross_entropy(logits.float(), y) * len(y) / len(targets)",
+            "cross_entropy(logits.float(), y)",
+        ),
         say=["part|accumulate", "divid|share|number|times|whole"],
         never=["scaler", "zero_grad", "16 bits"],
     ),
@@ -641,7 +666,11 @@ class AdamW(torch.optim.Optimizer):
         "train_step",
         "clips what the scaler has scaled",
         swap(
-            swap(DOORS, "    if scaler is not None:\n        scaler.unscale_(optimizer)\n    clip_gradients(model.parameters(), max_norm)\n", "    clip_gradients(model.parameters(), max_norm)\n"),
+            swap(
+                DOORS,
+                "    if scaler is not None:\n        scaler.unscale_(optimizer)\n    clip_gradients(model.parameters(), max_norm)\n",
+                "    clip_gradients(model.parameters(), max_norm)\n",
+            ),
             "    else:\n        scaler.step(optimizer)\n",
             "    else:\n        scaler.unscale_(optimizer)\n        scaler.step(optimizer)\n",
         ),
@@ -662,7 +691,7 @@ class AdamW(torch.optim.Optimizer):
     Slip(
         "train_step",
         "right: autograd.grad",
-        '''
+        """
 def train_step(model, optimizer, inputs, targets, max_norm, accumulate=1, bf16=False, scaler=None):
     model.train()
     params = [p for p in model.parameters() if p.requires_grad]
@@ -672,7 +701,7 @@ def train_step(model, optimizer, inputs, targets, max_norm, accumulate=1, bf16=F
     clip_gradients(params, max_norm)
     optimizer.step()
     return loss.detach().clone()
-''',
+""",
         right=True,
     ),
 ]

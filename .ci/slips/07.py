@@ -6,13 +6,15 @@ def swap(code, old, new):
     return code.replace(old, new)
 
 
-HEAD = '''
+HEAD = """
 def generate(model, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None,
              generator=None, use_cache=True, lengths=None):
-'''
+"""
 
 # without cache and lengths
-GENERATE = HEAD + '''    mode = model.training
+GENERATE = (
+    HEAD
+    + """    mode = model.training
     model.eval()
     context = model.config.max_len
     hop = max(1, context // 2)
@@ -26,10 +28,13 @@ GENERATE = HEAD + '''    mode = model.training
             tokens = torch.cat([tokens, new[:, None]], dim=1)
     model.train(mode)
     return tokens
-'''
+"""
+)
 
 # with everything
-FULL = HEAD + '''    was_training = model.training
+FULL = (
+    HEAD
+    + """    was_training = model.training
     model.eval()
     B, T = tokens.shape
     L, hop = model.config.max_len, max(1, model.config.max_len // 2)
@@ -50,9 +55,10 @@ FULL = HEAD + '''    was_training = model.training
             text[:, end] = torch.where(lengths <= end, new, text[:, end])
     model.train(was_training)
     return text
-'''
+"""
+)
 
-CACHE = '''
+CACHE = """
 class KVCache:
     def __init__(self, config, batch_size, device=None):
         d_head = config.d_model // config.n_heads
@@ -66,38 +72,38 @@ class KVCache:
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-'''
+"""
 
 SLIPS = [
     # ------------------------------------------------------------ greedy
     Slip(
         "greedy",
         "argmax of everything",
-        '''
+        """
 def greedy(logits):
     return logits.argmax()
-''',
+""",
         say=["dim|each row|axis|last axis|whole batch"],
         never=["keepdim", "second"],
     ),
     Slip(
         "greedy",
         "squeeze without dim",
-        '''
+        """
 def greedy(logits):
     best = logits.argmax(dim=-1, keepdim=True)
     return best.squeeze()
-''',
+""",
         say=[r"squeeze|shape|batch of one|one row|\(1,\)|axis"],
         never=["whole batch", "wrong token"],
     ),
     Slip(
         "greedy",
         "values and indices",
-        '''
+        """
 def greedy(logits):
     return torch.max(logits, dim=-1)
-''',
+""",
         say=["ind(ex|ices)|argmax|tuple|return_types|values|a tensor"],
         never=["dim is missing", "whole batch"],
     ),
@@ -105,150 +111,150 @@ def greedy(logits):
     Slip(
         "apply_temperature",
         "multiplies",
-        '''
+        """
 def apply_temperature(logits, temperature):
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}")
     return logits * temperature
-''',
+""",
         say=["divi|multipl|other way|wrong way|turns"],
         never=["ValueError", "in place"],
     ),
     Slip(
         "apply_temperature",
         "divides the caller's logits",
-        '''
+        """
 def apply_temperature(logits, temperature):
     if not temperature > 0:
         raise ValueError("temperature must be above 0")
     logits /= temperature
     return logits
-''',
+""",
         say=["in place|caller|argument|chang|new tensor|your input|/="],
         never=["multipl", "nan"],
     ),
     Slip(
         "apply_temperature",
         "nan passes",
-        '''
+        """
 def apply_temperature(logits, temperature):
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     return torch.div(logits, temperature)
-''',
+""",
         say=["nan"],
         never=["multipl", "-1"],
     ),
     Slip(
         "apply_temperature",
         "zero passes",
-        '''
+        """
 def apply_temperature(logits, temperature):
     if temperature < 0:
         raise ValueError("negative temperature")
     return logits / temperature
-''',
+""",
         say=["0", "ValueError|refuse"],
         never=["multipl", "in place"],
     ),
     Slip(
         "apply_temperature",
         "right: logarithm of a power",
-        '''
+        """
 def apply_temperature(logits, temperature):
     if not (temperature > 0.0):
         raise ValueError("not above 0: %r" % temperature)
     return torch.log_softmax(logits, dim=-1).div(temperature)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ top_k_filter
     Slip(
         "top_k_filter",
         "only what is above the k-th",
-        '''
+        """
 def top_k_filter(logits, k):
     if k < 1:
         raise ValueError(f"k is {k}")
     k = min(k, logits.size(-1))
     kth = logits.topk(k, dim=-1).values[..., -1:]
     return torch.where(logits > kth, logits, float("-inf"))
-''',
+""",
         say=["k-th|k − 1|k - 1|one too few|too few|stays? too|itself|equal|tie"],
         never=["vocab_size keeps", "in place", "ValueError"],
     ),
     Slip(
         "top_k_filter",
         "k above vocab_size crashes",
-        '''
+        """
 def top_k_filter(logits, k):
     if k < 1:
         raise ValueError("k must be at least 1")
     values, _ = torch.topk(logits, k, dim=-1)
     return logits.masked_fill(logits < values[..., [-1]], -torch.inf)
-''',
+""",
         say=["out of range|vocab_size|min\\(k"],
         never=["tie", "in place"],
     ),
     Slip(
         "top_k_filter",
         "in place",
-        '''
+        """
 def top_k_filter(logits, k):
     if k < 1:
         raise ValueError(f"k = {k}")
     kth = logits.topk(min(k, logits.shape[-1])).values[..., -1, None]
     logits[logits < kth] = float("-inf")
     return logits
-''',
+""",
         say=["in place|caller|argument|new tensor|chang|your input"],
         never=["tie", "above the k-th"],
     ),
     Slip(
         "top_k_filter",
         "ties dropped",
-        '''
+        """
 def top_k_filter(logits, k):
     if k < 1:
         raise ValueError(f"k is {k}; it must be 1 or more")
     best = logits.topk(min(k, logits.size(-1)), dim=-1)
     out = torch.full_like(logits, float("-inf"))
     return out.scatter(-1, best.indices, best.values)
-''',
+""",
         say=["tie|equal|same score"],
         never=["in place", "above vocab_size", "one too few"],
     ),
     Slip(
         "top_k_filter",
         "batches only",
-        '''
+        """
 def top_k_filter(logits, k):
     if k < 1:
         raise ValueError("k below 1")
     B, V = logits.shape
     kth = logits.sort(dim=1, descending=True)[0][:, min(k, V) - 1]
     return logits.masked_fill(logits < kth.view(B, 1), float("-inf"))
-''',
+""",
         say=[r"unpack|axes|axis|\.\.\.|leading|1-D|dimension|any shape"],
         never=["tie", "in place"],
     ),
     Slip(
         "top_k_filter",
         "right: counts the better ones",
-        '''
+        """
 def top_k_filter(logits, k):
     if k < 1:
         raise ValueError(f"k is {k}")
     better = (logits.unsqueeze(-2) > logits.unsqueeze(-1)).sum(dim=-1)
     return torch.where(better < k, logits, torch.full_like(logits, -float("inf")))
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ top_p_filter
     Slip(
         "top_p_filter",
         "drops the one that crosses p",
-        '''
+        """
 def top_p_filter(logits, p):
     if not 0 < p <= 1:
         raise ValueError(f"p is {p}")
@@ -257,14 +263,14 @@ def top_p_filter(logits, p):
     probs, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
     cut = probs.cumsum(dim=-1) > p
     return logits.masked_fill(torch.zeros_like(cut).scatter(-1, order, cut), -torch.inf)
-''',
+""",
         say=["cross|p or more|too few|before|less than p|together"],
         never=["sorted order", "p of 1", "in place"],
     ),
     Slip(
         "top_p_filter",
         "mask left in sorted order",
-        '''
+        """
 def top_p_filter(logits, p):
     if p <= 0 or p > 1:
         raise ValueError("p must be in (0, 1]")
@@ -273,14 +279,14 @@ def top_p_filter(logits, p):
     ordered = logits.softmax(-1).sort(dim=-1, descending=True).values
     before = ordered.cumsum(-1) - ordered
     return logits.masked_fill(before >= p, float("-inf"))
-''',
+""",
         say=["order|scatter|vocabulary|back|likeliest"],
         never=["cross", "in place", "p of 1"],
     ),
     Slip(
         "top_p_filter",
         "one too many at the boundary",
-        '''
+        """
 def top_p_filter(logits, p):
     if not (0.0 < p <= 1.0):
         raise ValueError(f"{p} is not in (0, 1]")
@@ -288,14 +294,14 @@ def top_p_filter(logits, p):
     before = probs.cumsum(-1) - probs
     drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before > p)
     return logits.masked_fill(drop, float("-inf")) if p < 1 else logits.clone()
-''',
+""",
         say=["fewest|exactly|boundary|>=|too many|p or more|reach"],
         never=["cross.*(belongs|dropped)", "sorted order"],
     ),
     Slip(
         "top_p_filter",
         "p of 1 refused",
-        '''
+        """
 def top_p_filter(logits, p):
     if not 0 < p < 1:
         raise ValueError(f"p is {p}; it must be between 0 and 1")
@@ -303,14 +309,14 @@ def top_p_filter(logits, p):
     cut = probs.cumsum(dim=-1) - probs >= p
     back = order.argsort(dim=-1)
     return logits.masked_fill(cut.gather(-1, back), float("-inf"))
-''',
+""",
         say=[r"\b1\b", "ValueError|raise|refuse|keeps everything"],
         never=["cross", "order"],
     ),
     Slip(
         "top_p_filter",
         "p of 1 loses tokens by rounding",
-        '''
+        """
 def top_p_filter(logits, p):
     if not 0 < p <= 1:
         raise ValueError(f"p is {p}; it must be in (0, 1]")
@@ -318,14 +324,14 @@ def top_p_filter(logits, p):
     before = probs.cumsum(dim=-1) - probs
     cut = torch.empty_like(before, dtype=torch.bool).scatter_(-1, order, before >= p)
     return logits.masked_fill(cut, float("-inf"))
-''',
+""",
         say=[r"p (of|=|is) 1|keeps everything|round"],
         never=["cross", "order", "ValueError"],
     ),
     Slip(
         "top_p_filter",
-        "probabilities of the whole batch",
-        '''
+        "sums down the batch",
+        """
 def top_p_filter(logits, p):
     if not 0 < p <= 1:
         raise ValueError(f"p is {p}")
@@ -335,14 +341,14 @@ def top_p_filter(logits, p):
     q = z.softmax(dim=-1)
     remove = q.cumsum(dim=0) - q >= p
     return torch.empty_like(z).scatter(-1, order, z.masked_fill(remove, -torch.inf))
-''',
+""",
         say=["row|dim|axis|batch"],
         never=["cross", "in place", "p of 1"],
     ),
     Slip(
         "top_p_filter",
         "sums scores, not probabilities",
-        '''
+        """
 def top_p_filter(logits, p):
     if not 0 < p <= 1:
         raise ValueError(f"p is {p}")
@@ -351,14 +357,14 @@ def top_p_filter(logits, p):
     z, idx = logits.sort(-1, descending=True)
     cut = torch.cumsum(z, -1) - z >= p
     return logits.masked_fill(torch.zeros_like(cut).scatter(-1, idx, cut), float("-inf"))
-''',
+""",
         say=["probabilit|softmax"],
         never=["cross", "order", "in place"],
     ),
     Slip(
         "top_p_filter",
         "right: a loop over rows",
-        '''
+        """
 def top_p_filter(logits, p):
     if not 0 < p <= 1:
         raise ValueError(f"p is {p}")
@@ -374,14 +380,14 @@ def top_p_filter(logits, p):
             new[i] = row[i]
             total = total + q[i]
     return out.view_as(logits)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ sample
     Slip(
         "sample",
         "filters before the temperature",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature == 0:
         return greedy(logits)
@@ -391,14 +397,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         logits = top_p_filter(logits, top_p)
     p = apply_temperature(logits, temperature).softmax(dim=-1)
     return torch.multinomial(p, 1, generator=generator).squeeze(-1)
-''',
+""",
         say=["temperature", "first|before|order|after"],
         never=["generator", "top_k (is|was) ignored"],
     ),
     Slip(
         "sample",
         "top-p before top-k",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature == 0:
         return greedy(logits)
@@ -406,14 +412,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     z = z if top_p is None else top_p_filter(z, top_p)
     z = z if top_k is None else top_k_filter(z, top_k)
     return torch.multinomial(torch.softmax(z, -1), num_samples=1, generator=generator)[:, 0]
-''',
+""",
         say=["top.?k", "top.?p", "order|before|first|then|left"],
         never=["temperature (comes|is) (last|after)", "generator"],
     ),
     Slip(
         "sample",
         "generator ignored",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature == 0:
         return greedy(logits)
@@ -423,14 +429,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if top_p is not None:
         logits = top_p_filter(logits, top_p)
     return torch.distributions.Categorical(logits=logits).sample()
-''',
+""",
         say=["generator"],
         never=["order", "temperature"],
     ),
     Slip(
         "sample",
         "temperature 0 not greedy",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     z = apply_temperature(logits, temperature)
     if top_k is not None:
@@ -438,14 +444,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if top_p is not None:
         z = top_p_filter(z, top_p)
     return torch.multinomial(z.softmax(-1), 1, generator=generator).view(-1)
-''',
+""",
         say=["0", "greedy"],
         never=["generator", "order"],
     ),
     Slip(
         "sample",
         "column of tokens",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature == 0:
         return greedy(logits)
@@ -453,14 +459,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     logits = top_k_filter(logits, top_k) if top_k is not None else logits
     logits = top_p_filter(logits, top_p) if top_p is not None else logits
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
-''',
+""",
         say=[r"\(B, 1\)|\(B,\)|shape|axis|squeeze|\(2,\)|\d, 1\)"],
         never=["generator", "order"],
     ),
     Slip(
         "sample",
         "top_k of 0 silently off",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature == 0:
         return greedy(logits)
@@ -471,14 +477,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         logits = top_p_filter(logits, top_p)
     probs = logits.softmax(-1)
     return torch.multinomial(probs, 1, generator=generator).squeeze(1)
-''',
+""",
         say=["0|None|ValueError"],
         never=["order", "generator"],
     ),
     Slip(
         "sample",
         "right: exponential race",
-        '''
+        """
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature == 0:
         return greedy(logits)
@@ -490,17 +496,19 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     p = logits.softmax(dim=-1)
     clock = torch.empty_like(p).exponential_(1.0, generator=generator)
     return (p / clock).argmax(dim=-1)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ generate
     Slip(
         "generate",
         "reads the first max_len tokens",
-        swap(GENERATE, "model(tokens[:, start:])", "model(tokens[:, :context])").replace(
+        swap(GENERATE, "model(tokens[:, start:])", "model(tokens[:, :context])")
+        .replace(
             "            start = 0\n            while tokens.size(1) - start > context:\n                start += hop\n",
             "",
-        ).replace("    hop = max(1, context // 2)\n", ""),
+        )
+        .replace("    hop = max(1, context // 2)\n", ""),
         say=["end|last|first|window|beginning|context"],
         never=["mode", "generator", "half"],
     ),
@@ -532,7 +540,11 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     Slip(
         "generate",
         "temperature 0 becomes 1",
-        swap(GENERATE, "sample(logits, temperature, top_k", "sample(logits, temperature or 1.0, top_k"),
+        swap(
+            GENERATE,
+            "sample(logits, temperature, top_k",
+            "sample(logits, temperature or 1.0, top_k",
+        ),
         say=["temperature", "0|greedy"],
         never=["window", "mode", "generator"],
     ),
@@ -540,7 +552,11 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         "generate",
         "one cache for all windows",
         swap(
-            swap(FULL, "            if use_cache and start != old:\n", "            if use_cache and cache is None:\n"),
+            swap(
+                FULL,
+                "            if use_cache and start != old:\n",
+                "            if use_cache and cache is None:\n",
+            ),
             "            old = start\n",
             "",
         ),
@@ -570,7 +586,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         "generate",
         "never ends",
         HEAD
-        + '''    mode, n = model.training, tokens.size(1)
+        + """    mode, n = model.training, tokens.size(1)
     model.eval()
     out = torch.cat([tokens, tokens.new_zeros(len(tokens), max_new_tokens)], dim=1)
     with torch.no_grad():
@@ -579,14 +595,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
             out[:, n] = sample(logits[:, -1], temperature, top_k, top_p, generator)
     model.train(mode)
     return out
-''',
+""",
         say=["end|stop|seconds|loop|time"],
         never=["window", "cache", "mode"],
     ),
     Slip(
         "generate",
         "right: slides by one, a fresh cache each time",
-        '''
+        """
 @torch.no_grad()
 def generate(model, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None,
              generator=None, use_cache=True, lengths=None):
@@ -603,7 +619,7 @@ def generate(model, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=N
         return tokens.clone()
     finally:
         model.train(before)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ KVCache
@@ -621,14 +637,16 @@ def generate(model, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=N
     Slip(
         "KVCache",
         "one store for all layers",
-        CACHE.replace("(config.n_layers, batch_size, ", "(batch_size, ").replace("[layer, :, :,", "[:, :,"),
+        CACHE.replace("(config.n_layers, batch_size, ", "(batch_size, ").replace(
+            "[layer, :, :,", "[:, :,"
+        ),
         say=["layer"],
         never=["length", "device"],
     ),
     Slip(
         "KVCache",
         "keeps what lies behind length",
-        '''
+        """
 class KVCache:
     def __init__(self, config, batch_size, device=None):
         shape = (batch_size, config.n_heads, 0, config.d_model // config.n_heads)
@@ -640,7 +658,7 @@ class KVCache:
         self.k[layer] = torch.cat([self.k[layer], k], dim=2)
         self.v[layer] = torch.cat([self.v[layer], v], dim=2)
         return self.k[layer], self.v[layer]
-''',
+""",
         say=["length", "behind|back|forget|place|first|keep"],
         never=["moves? the length", "device", "one store"],
     ),
@@ -672,7 +690,7 @@ class KVCache:
     Slip(
         "KVCache",
         "right: parts in a dict",
-        '''
+        """
 class KVCache:
     def __init__(self, config, batch_size, device=None):
         d_head = config.d_model // config.n_heads
@@ -684,7 +702,7 @@ class KVCache:
         old_k, old_v = (t[:, :, : self.length] for t in self.store[layer])
         self.store[layer] = torch.cat((old_k, k), 2), torch.cat((old_v, v), 2)
         return self.store[layer]
-''',
+""",
         right=True,
     ),
 ]

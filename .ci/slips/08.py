@@ -6,7 +6,7 @@ def swap(code, old, new):
     return code.replace(old, new)
 
 
-OVERRIDE = r'''
+OVERRIDE = r"""
 from dataclasses import fields, is_dataclass, replace
 from typing import get_type_hints
 
@@ -46,9 +46,9 @@ def check(name, value, hint):
         return check_type(value, hint)
     except TypeCheckError:
         raise no_bool from None
-'''
+"""
 
-SAVE = r'''
+SAVE = r"""
 import hashlib
 import json
 import os
@@ -104,9 +104,9 @@ def save_checkpoint(path, state):
     os.fsync(folder)
     os.close(folder)
     shutil.rmtree(old, ignore_errors=True)
-'''
+"""
 
-LOAD = r'''
+LOAD = r"""
 import hashlib
 import json
 from pathlib import Path
@@ -140,9 +140,9 @@ def load_checkpoint(path):
         return value
 
     return {"model": safetensors.torch.load(files["model.safetensors"]), **back(json.loads(files["state.json"]))}
-'''
+"""
 
-LOG = r'''
+LOG = r"""
 import json
 import os
 from pathlib import Path
@@ -170,9 +170,9 @@ class MetricsLog:
         other = self.path.with_name(self.path.name + ".new")
         other.write_bytes(b"".join(kept))
         os.replace(other, self.path)
-'''
+"""
 
-BEST = r'''
+BEST = r"""
 import json
 import math
 import shutil
@@ -191,7 +191,7 @@ def keep_best(folder, n):
     for row in found[n:]:
         shutil.rmtree(row[-1])
     return [row[-1] for row in found[:n]]
-'''
+"""
 
 SLIPS = [
     # ------------------------------------------------------------ override
@@ -231,7 +231,11 @@ SLIPS = [
     Slip(
         "override",
         "a whole number stays an int",
-        swap(OVERRIDE, "        value = float(value)\n    try:\n        return check_type(value, hint)", "        check_type(float(value), hint)\n        return value\n    try:\n        return check_type(value, hint)"),
+        swap(
+            OVERRIDE,
+            "        value = float(value)\n    try:\n        return check_type(value, hint)",
+            "        check_type(float(value), hint)\n        return value\n    try:\n        return check_type(value, hint)",
+        ),
         say=["float", r"int\b|1\.0|whole|2\.0|\d\.0"],
         never=["together", "refuse", "tuple"],
     ),
@@ -260,7 +264,7 @@ SLIPS = [
     Slip(
         "override",
         "right: a table of everything",
-        r'''
+        r"""
 import dataclasses
 import typing
 
@@ -297,14 +301,14 @@ def override(config, assignments):
     for name, part in inner.items():
         table[name] = override(table[name], part)
     return type(config)(**table)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ seed_everything
     Slip(
         "seed_everything",
         "NumPy forgotten",
-        r'''
+        r"""
 import random
 
 
@@ -313,14 +317,14 @@ def seed_everything(seed):
     torch.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
-''',
+""",
         say=["NumPy|np\\."],
         never=["Python's random|random\\.seed", "device"],
     ),
     Slip(
         "seed_everything",
         "a new NumPy generator, drawn by nobody",
-        r'''
+        r"""
 import random
 
 import numpy as np
@@ -330,7 +334,7 @@ def seed_everything(seed):
     random.seed(seed)
     np.random.default_rng(seed)
     torch.manual_seed(seed)
-''',
+""",
         say=["NumPy|np\\.random|default_rng"],
         never=["random\\.seed is missing", "PyTorch"],
     ),
@@ -339,13 +343,13 @@ def seed_everything(seed):
         "save_checkpoint",
         "writes into the folder itself",
         SAVE[: SAVE.index("    new, old =")]
-        + r'''    path.mkdir(parents=True, exist_ok=True)
+        + r"""    path.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         with open(path / name, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-''',
+""",
         say=[r"kill|whole|\.new|rename|half|at any moment"],
         never=["fsync", "SHA256SUMS", "leftover"],
     ),
@@ -425,7 +429,9 @@ def seed_everything(seed):
     Slip(
         "load_checkpoint",
         "sums not compared",
-        swap(LOAD, "    if sorted(wanted) != sorted(lines):\n", "    if len(wanted) != len(lines):\n"),
+        swap(
+            LOAD, "    if sorted(wanted) != sorted(lines):\n", "    if len(wanted) != len(lines):\n"
+        ),
         say=["bit|sum|damaged|changed|SHA256"],
         never=[r"\.old", "FileNotFoundError"],
     ),
@@ -439,14 +445,22 @@ def seed_everything(seed):
     Slip(
         "load_checkpoint",
         "a missing file is a FileNotFoundError",
-        swap(LOAD, "except (OSError, UnicodeDecodeError) as error", "except UnicodeDecodeError as error"),
+        swap(
+            LOAD,
+            "except (OSError, UnicodeDecodeError) as error",
+            "except UnicodeDecodeError as error",
+        ),
         say=["ValueError", "missing|FileNotFoundError|file"],
         never=[r"\.old", "digits"],
     ),
     Slip(
         "load_checkpoint",
         "keys stay text",
-        swap(LOAD, "{int(k) if k.isdigit() else k: back(v) for k, v in value.items()}", "{k: back(v) for k, v in value.items()}"),
+        swap(
+            LOAD,
+            "{int(k) if k.isdigit() else k: back(v) for k, v in value.items()}",
+            "{k: back(v) for k, v in value.items()}",
+        ),
         say=["key", "int|digit|number|text|'0'"],
         never=["damaged", r"\.old"],
     ),
@@ -494,7 +508,7 @@ def seed_everything(seed):
     Slip(
         "MetricsLog",
         "waits in memory",
-        r'''
+        r"""
 import json
 import os
 from pathlib import Path
@@ -523,7 +537,7 @@ class MetricsLog:
         other.write_text("".join(kept), encoding="utf-8")
         os.replace(other, self.path)
         self.file = open(self.path, "a+b")
-''',
+""",
         say=["flush|close|memory|another process|as soon as|buffer"],
         never=["in place", "<"],
     ),
@@ -531,7 +545,11 @@ class MetricsLog:
     Slip(
         "keep_best",
         "keeps the newest",
-        swap(BEST, "    found.sort(key=lambda row: (row[0], 0 if row[0] else row[1], row[2]))\n", "    found.sort(key=lambda row: row[-1].stat().st_mtime, reverse=True)\n"),
+        swap(
+            BEST,
+            "    found.sort(key=lambda row: (row[0], 0 if row[0] else row[1], row[2]))\n",
+            "    found.sort(key=lambda row: row[-1].stat().st_mtime, reverse=True)\n",
+        ),
         say=["val_loss|best|lowest"],
         never=["nan", "leftover", "n below"],
     ),
@@ -552,14 +570,18 @@ class MetricsLog:
     Slip(
         "keep_best",
         "n of 0 deletes everything",
-        swap(BEST, '    if n < 1:\n        raise ValueError(f"n is {n}; it must be at least 1")\n', ""),
+        swap(
+            BEST,
+            '    if n < 1:\n        raise ValueError(f"n is {n}; it must be at least 1")\n',
+            "",
+        ),
         say=["ValueError|refuse|below 1|n is 0|n = 0"],
         never=["nan", "leftover"],
     ),
     Slip(
         "keep_best",
         "right: nsmallest, inf for nan",
-        r'''
+        r"""
 import heapq
 import json
 import shutil
@@ -578,7 +600,7 @@ def keep_best(folder, n):
     for path in loss.keys() - set(best):
         shutil.rmtree(path)
     return best
-''',
+""",
         right=True,
     ),
 ]

@@ -6,7 +6,7 @@ def swap(code, old, new):
     return code.replace(old, new)
 
 
-TRAIN = r'''
+TRAIN = r"""
 def train(config, out, resume=False, processes=ALONE):
     text = load_text(config.corpus)
     device = choose_device(config.device)
@@ -48,12 +48,13 @@ def train(config, out, resume=False, processes=ALONE):
                 raise KeyboardInterrupt
     write_report(out)
     return session.best_loss
-'''
-# The signatures of these two stand in 06's reference, which was not opened: see the report.
-TRAIN = TRAIN.replace("STEP_OPTIONS", "bf16=arithmetic.bf16, scaler=scaler, compiled=arithmetic.compile")
+"""
+# Found by running, since 06's reference was not opened: how training_steps is told to compile is not known here,
+# so a run with arithmetic.compile steps uncompiled. Mend it in these two lines.
+TRAIN = TRAIN.replace("STEP_OPTIONS", "bf16=arithmetic.bf16, scaler=scaler")
 TRAIN = TRAIN.replace("EVALUATE", "model, val_tokens, bf16=arithmetic.bf16")
 
-GALLERY = r'''
+GALLERY = r"""
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -73,60 +74,60 @@ def gallery(model, tokenizer, prompts, max_new_tokens=200, seed=1):
             row = row[: length + max_new_tokens]
             parts.append(f"```text\n{tokenizer.decode(row.tolist())}\n```")
     return "\n\n".join(parts) + "\n"
-'''
+"""
 
 SLIPS = [
     # ------------------------------------------------------------ build_model
     Slip(
         "build_model",
         "the config's vocabulary",
-        '''
+        """
 def build_model(config, text):
     tokenizer = CharTokenizer(text)
     return build(config), tokenizer
-''',
+""",
         say=["vocab_size|vocabulary|as many tokens"],
         never=["modern", "order"],
     ),
     Slip(
         "build_model",
         "as many tokens as the text is long",
-        '''
+        """
 def build_model(config, text):
     tokenizer = CharTokenizer(text)
     return build(replace(config, vocab_size=len(text))), tokenizer
-''',
+""",
         say=["vocab_size|vocabulary|as many tokens"],
         never=["modern", "order", "config'?s (own )?65"],
     ),
     Slip(
         "build_model",
         "writes into the config",
-        '''
+        """
 def build_model(config, text):
     tokenizer = CharTokenizer(text)
     config.vocab_size = tokenizer.vocab_size
     return build(config), tokenizer
-''',
+""",
         say=["frozen|FrozenInstanceError|cannot assign|replace"],
         never=["modern"],
     ),
     Slip(
         "build_model",
         "classic models only",
-        '''
+        """
 def build_model(config, text):
     tokenizer = CharTokenizer(text)
     model = TinyTransformerLM(replace(config, vocab_size=tokenizer.vocab_size))
     return model, tokenizer
-''',
+""",
         say=[r"\bbuild\b|modern|classic|GPT-2"],
         never=["vocab_size (is|must)", "order"],
     ),
     Slip(
         "build_model",
         "right: a new ModelConfig",
-        '''
+        """
 from dataclasses import asdict
 
 
@@ -134,7 +135,7 @@ def build_model(config, text):
     tok = CharTokenizer(text)
     shape = asdict(config) | {"vocab_size": tok.vocab_size}
     return (build(ModelConfig(**shape)), tok)
-''',
+""",
         right=True,
     ),
     # ------------------------------------------------------------ train
@@ -159,7 +160,11 @@ def build_model(config, text):
     Slip(
         "train",
         "a validation split as long as the context accepted",
-        swap(TRAIN, "if len(val_tokens) <= config.model.max_len:", "if len(val_tokens) < config.model.max_len:"),
+        swap(
+            TRAIN,
+            "if len(val_tokens) <= config.model.max_len:",
+            "if len(val_tokens) < config.model.max_len:",
+        ),
         say=["longer|equal|exactly|as long as", "context|max_len|validation"],
         never=["seed", "interrupt", "eval_tokens"],
     ),
@@ -173,7 +178,11 @@ def build_model(config, text):
     Slip(
         "train",
         "validates on what it trains on",
-        swap(TRAIN, "    train_tokens, val_tokens = split_corpus(tokens)\n", "    train_tokens, val_tokens = tokens, split_corpus(tokens)[1]\n"),
+        swap(
+            TRAIN,
+            "    train_tokens, val_tokens = split_corpus(tokens)\n",
+            "    train_tokens, val_tokens = tokens, split_corpus(tokens)[1]\n",
+        ),
         say=["validation|split", "train"],
         never=["seed", "interrupt", "eval_tokens"],
     ),
@@ -194,7 +203,11 @@ def build_model(config, text):
     Slip(
         "train",
         "no evaluation at the last step",
-        swap(TRAIN, "if session.step % config.eval_every == 0 or session.step == last:", "if session.step % config.eval_every == 0:"),
+        swap(
+            TRAIN,
+            "if session.step % config.eval_every == 0 or session.step == last:",
+            "if session.step % config.eval_every == 0:",
+        ),
         say=["last step|last one|the end|evaluat"],
         never=["seed", "interrupt"],
     ),
@@ -251,7 +264,10 @@ def build_model(config, text):
     Slip(
         "gallery",
         "generate not told the lengths",
-        swap(GALLERY, "lengths=lengths, ", "").replace("    lengths = torch.tensor([len(row) for row in ids], device=device)\n", "    lengths = torch.tensor([len(row) for row in ids])\n"),
+        swap(GALLERY, "lengths=lengths, ", "").replace(
+            "    lengths = torch.tensor([len(row) for row in ids], device=device)\n",
+            "    lengths = torch.tensor([len(row) for row in ids])\n",
+        ),
         say=["length|padding"],
         never=["generator", "cut each row"],
     ),
@@ -277,7 +293,11 @@ def build_model(config, text):
         "gallery",
         "ids on the CPU",
         swap(
-            swap(GALLERY, "torch.tensor(tokenizer.encode(prompt), device=device)", "torch.tensor(tokenizer.encode(prompt))"),
+            swap(
+                GALLERY,
+                "torch.tensor(tokenizer.encode(prompt), device=device)",
+                "torch.tensor(tokenizer.encode(prompt))",
+            ),
             "torch.tensor([len(row) for row in ids], device=device)",
             "torch.tensor([len(row) for row in ids])",
         ),

@@ -1,4 +1,5 @@
 """A natural mistake, what must be said of it, and what must not."""
+
 from dataclasses import dataclass, field
 
 

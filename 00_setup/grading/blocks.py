@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
-from tiny_transformer.setup.grading.families import Sizes, explain
+from tiny_transformer.setup.grading.families import Sizes, explain, explain_closeness
 from tiny_transformer.setup.grading.recording import Call, Raised, brief, same_answer
 
 FEW = 8  # numbers that are shown
 WHOLE = 3  # blocks that are shown in full
+VAGUE = "numbers are wrong", "nearly right"  # true, and little to go by
 TOLD_BY_TORCH = ("Tensor-likes", "Scalars are", "The values for attribute", "Object types")
 
 
@@ -30,6 +31,18 @@ class Failure:
     yours: list[Call] = field(default_factory=list)
     ours: list[Call] = field(default_factory=list)
 
+    @property
+    def rank(self) -> int:
+        if self.hint:
+            return 0
+        if said_by_the_test(self.error):
+            return 1
+        if not isinstance(self.error, AssertionError):
+            return 2
+        found = first_difference(self.yours, self.ours)
+        told = " ".join(difference(*found)) if found else ""
+        return 5 if not told else 4 if any(words in told for words in VAGUE) else 3
+
 
 @dataclass
 class Block:
@@ -40,11 +53,14 @@ class Block:
     failures: list[Failure] = field(default_factory=list)
     waits_for: str | None = None  # another exercise of the file, which it calls and which is wrong
     seconds: float = 0.0  # spent on finding out
+    examined: int = 0  # failures that were compared with the known mistakes
+    agreeing: dict[int, list[Failure]] = field(default_factory=dict)  # by known mistake
+    ruled_out: set[int] = field(default_factory=set)
 
     @property
     def shown(self) -> Failure:
-        """The failure that says most: one whose cause has a name, or else the first."""
-        return next((failure for failure in self.failures if failure.hint), self.failures[0])
+        """The failure that says most: its cause has a name, or the test a sentence about it."""
+        return min(self.failures, key=lambda failure: failure.rank)
 
 
 def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
@@ -97,7 +113,8 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
     found = first_difference(failure.yours, failure.ours)
     if found is None:
         if not lines and not isinstance(failure.error, AssertionError):
-            lines.append(f"{type(failure.error).__name__}: {str(failure.error).splitlines()[0]}")
+            told = " ".join(str(failure.error).split())
+            lines.append(f"{type(failure.error).__name__}: {told[:300]}")
         return lines
     yours, ours = found
     if not lines:
@@ -122,7 +139,7 @@ def first_difference(yours: list[Call], ours: list[Call]) -> tuple[Call, Call] |
     for a, b in zip(yours, ours, strict=False):
         if not same_answer(list(a.before.values()), list(b.before.values())):
             return None
-        if not same_answer(a.came_back, b.came_back):
+        if not same_answer(a.came_back, b.came_back, strict=True):
             return a, b
     return None
 
@@ -135,21 +152,24 @@ def difference(yours: Call, ours: Call) -> list[str]:
         ]
     if isinstance(yours.result, Raised):
         return [f"{name} raised {yours.result.kind.__name__}: {yours.result.message}"]
-    sizes = sizes_of(yours)
-    if not same_answer(yours.result, ours.result):
-        try:
-            told = explain(yours.result, ours.result, sizes)
-        except Exception:  # things that have no family
-            told = None
-        return [f"{name}{'' if told.startswith('returned') else ':'} {told}"] if told else []
     for argument, now in yours.after.items():
-        should = ours.after[argument]
+        then, should = yours.before[argument], ours.after[argument]
+        if not same_answer(now, then) and same_answer(should, then):
+            return [f"{name} changes its argument {argument}, which it should leave as it was."]
+        if same_answer(now, then) and not same_answer(should, then):
+            return [f"{name} leaves {argument} as it was, which it should change in place."]
         if not same_answer(now, should):
-            if same_answer(should, yours.before[argument]):
-                return [f"{name} changes its argument {argument}, which it should leave as it was."]
-            told = explain(now, should, sizes)
+            told = explained(now, should, {})
             return [f"{name} leaves something else in {argument}: {told}"] if told else []
-    return []
+    told = explained(yours.result, ours.result, sizes_of(yours))
+    return [f"{name}{'' if told.startswith('returned') else ':'} {told}"] if told else []
+
+
+def explained(got: Any, want: Any, sizes: Sizes) -> str | None:
+    try:
+        return explain(got, want, sizes) or explain_closeness(got, want)
+    except Exception:  # things that have no family
+        return None
 
 
 def call_in_words(yours: Call, ours: Call) -> list[str]:
