@@ -61,6 +61,7 @@ class Grader(Grades):
         items = [item for item in items if variant_of(item) == "exercises"]
         for item in sorted(items, key=lambda item: -self.kills[item.nodeid] if quick else 0):
             item._initrequest()
+            item._report_sections.clear()
             module = item.getparent(pytest.Module)  # whose fixtures are kept
             started = time.monotonic()
             self.config.hook.pytest_runtest_protocol(item=item, nextitem=module)
