@@ -76,11 +76,12 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """★★ The state that `save_checkpoint` wrote to `path`, its tensors on the CPU; runs no code.
 
-    JSON has only text for keys: those of digits come back as the ints they were. After a kill
-    the whole checkpoint may lie in NAME.old alone; loading changes nothing on the disk.
+    JSON has only text for keys: those of digits come back as the ints they were. A key of the
+    state's own may be called "tensor". After a kill the whole checkpoint may lie in NAME.old alone;
+    loading changes nothing on the disk.
 
     No checkpoint at all is a FileNotFoundError that names the path. One of which a file is
-    missing, cut short or changed by a single bit is a ValueError.
+    missing, cut short or changed by a single bit is a ValueError; so is a sum that is missing.
 
     >>> with TemporaryDirectory() as folder:
     ...     save_checkpoint(Path(folder, "last"), {"model": {}, "a": {0: torch.ones(2)}})
@@ -110,12 +111,17 @@ class MetricsLog:
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record at the end. Another process can read it as soon as this returns.
 
-        A kill may have cut the last line short: its rest is removed first.
+        The file grows, and is not written anew: a kill loses no other record, and whoever follows
+        the file sees the new one. A kill may have cut the last line short: its rest is removed
+        first.
         """
         raise NotImplementedError
 
     def read(self) -> list[dict[str, Any]]:
-        """All records, in order, but for a last line that a kill cut short."""
+        """All records, in order, but for a last line that a kill cut short.
+
+        No other line is passed over: one that is no JSON is a ValueError, as `json.loads` has it.
+        """
         raise NotImplementedError
 
     def rewind(self, step: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
 from tiny_transformer.setup.grading.examples import WrongExample
 from tiny_transformer.setup.grading.families import Sizes, explain, explain_closeness
-from tiny_transformer.setup.grading.recording import Call, Raised, brief, same_answer
+from tiny_transformer.setup.grading.recording import Call, Raised, brief, passing, same_answer
 
 FEW = 8  # numbers that are shown
 WHOLE = 3  # blocks that are shown in full
@@ -217,8 +217,8 @@ def few(value: Any) -> str | None:
     """The value itself, where it is short enough to read."""
     if isinstance(value, Tensor) and (value.numel() > FEW or value.is_meta):
         return None
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 160 else None
+    text = passing(" ".join(repr(value).split()))
+    return text if len(text) <= 160 and " object at " not in text else None
 
 
 def sizes_of(call: Call) -> Sizes:

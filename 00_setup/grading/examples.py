@@ -30,8 +30,7 @@ def the_example_is_true(impl: Any, exercise: str) -> None:
     stub = Path(package.__path__[0]) / "exercises.py"
     for docstring in docstrings(stub, exercise):
         names = {"torch": torch, **vars(importlib.import_module(f"{package.__name__}.reference"))}
-        exec(compile(imports(stub), str(stub), "exec"), names)
-        names |= vars(impl)
+        names |= imported(stub) | vars(impl)
         for example in doctest.DocTestParser().get_examples(docstring):
             printed = io.StringIO()
             with redirect_stdout(printed):
@@ -60,11 +59,13 @@ def docstrings(file: Path, exercise: str) -> list[str]:
     ]
 
 
-def imports(file: Path) -> ast.Module:
-    """What the stubs' file imports, as a program."""
+def imported(file: Path) -> dict[str, Any]:
+    """What stands ready for the examples, whatever the learner's code needs of it."""
+    names: dict[str, Any] = {}
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    return tree
+    tree.body = [part for part in tree.body if isinstance(part, ast.Import | ast.ImportFrom)]
+    exec(compile(tree, "<the imports>", "exec"), names)
+    return names
 
 
 def alike(got: str, want: str) -> bool:

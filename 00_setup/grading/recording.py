@@ -3,8 +3,11 @@
 import copy
 import functools
 import inspect
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.setup.grading.families import explain, explain_closeness
+
+# Folders that a test had made for itself, and addresses: each time others.
+PASSING = re.compile(
+    rf"{re.escape(tempfile.gettempdir())}[\\/](pytest-of-[^\\/]+[\\/]pytest-\d+[\\/])?[^\\/'\"\s]+"
+    r"|(?<= at )0x[0-9a-fA-F]+"
+)
 
 
 class Named(str):
@@ -48,6 +57,8 @@ class Call:
 class Recorder:
     """An implementation of a module, `impl`, whose calls of one exercise are noted.
 
+    Those that it makes of itself are not: they are its own affair.
+
     The objects that it makes begin with the weights of those that `like` made, in the same order,
     and leave the same random state behind: then a difference is one of the code alone.
     """
@@ -58,6 +69,7 @@ class Recorder:
         self.calls: list[Call] = []
         self.made: list[tuple[dict[str, Tensor], Tensor]] = []
         self.like = like
+        self.inside = False
         watched = getattr(impl, exercise)
         self.name = exercise  # also of a known mistake, so that failures can be told alike
         noting = (
@@ -78,13 +90,18 @@ class Recorder:
     def note(
         self, function: Callable, of: str, method: str, doc: str, args: tuple, options: dict
     ) -> Any:
+        if self.inside:
+            return function(*args, **options)
         before = copied(named(function, args, options))
+        self.inside = True
         try:
             result = function(*args, **options)
         except Exception as error:
             after = copied(named(function, args, options))
             self.calls.append(Call(of, method, before, after, Raised(type(error), str(error)), doc))
             raise
+        finally:
+            self.inside = False
         after = copied(named(function, args, options))
         self.calls.append(Call(of, method, before, after, copied(result), doc))
         return result
@@ -171,8 +188,14 @@ def copied(value: Any) -> Any:
 
 def same_answer(a: Any, b: Any, strict: bool = False) -> bool:
     """Whether two answers are equal up to rounding; the strict measure is that of the tests."""
-    if isinstance(a, Raised) or isinstance(b, Raised) or a is None or b is None:
-        return a == b
+    if isinstance(a, Raised) and isinstance(b, Raised):
+        return a.kind == b.kind and passing(a.message) == passing(b.message)
+    if a is None or b is None:
+        return a is b
+    if isinstance(a, PurePath | str) and isinstance(b, PurePath | str):
+        return type(a) is type(b) and passing(str(a)) == passing(str(b))
+    if type(a) is type(b) and type(a).__eq__ is object.__eq__ and hasattr(a, "__dict__"):
+        return same_answer(vars(a), vars(b), strict)
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_answer(a[key], b[key], strict) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
@@ -194,10 +217,15 @@ def same_calls(a: list[Call], b: list[Call]) -> bool:
     )
 
 
+def passing(text: str) -> str:
+    """Without what is another one each time."""
+    return PASSING.sub("...", text)
+
+
 def brief(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return type(value).__name__
-    text = " ".join(repr(value).split())
+    text = passing(str(value) if isinstance(value, PurePath) else " ".join(repr(value).split()))
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -191,15 +191,15 @@ class TestMultiHeadAttention:
 
 
 def sums_of_dropped_weights(impl, p, S, return_weights):
-    """(B, S, heads, d_head): what values of 1 add up to under equal weights; nan where unknown."""
-    layer = impl.MultiHeadAttention(16, 4, dropout=p, causal=False)
+    """(B, heads, d_head): what values of 1 add up to under equal weights; nan where unknown."""
+    layer = impl.MultiHeadAttention(16, 4, dropout=p)
     for name in ("q_proj", "k_proj", "v_proj"):
         nn.init.zeros_(getattr(layer, name).weight)
         nn.init.constant_(getattr(layer, name).bias, float(name == "v_proj"))
     nn.init.eye_(layer.out_proj.weight)
     nn.init.ones_(layer.out_proj.bias)
-    out = layer(torch.randn(8, S, 16), return_weights=return_weights)
-    out = out[0] if return_weights else out
+    out = layer(torch.randn(128, S, 16), return_weights=return_weights)
+    out = (out[0] if return_weights else out)[:, -1]  # the last query sees all keys
     scale = 1 - p if (out == 0).any() else 1.0  # what dropout on the output has done
     return torch.where(out == 0, torch.nan, out * scale - 1).unflatten(-1, (4, 4))
 
@@ -226,7 +226,8 @@ class TestAttentionEntropy:
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
-        habit(impl.attention_entropy, torch.randn(2, 4, 5, 7).softmax(dim=-1))
+        weights = torch.randn(2, 4, 7, 7).masked_fill(hidden_from_torch(7, True), -math.inf)
+        habit(impl.attention_entropy, weights.softmax(dim=-1))  # with zeros, as a causal row has
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "attention_entropy")
@@ -333,6 +334,10 @@ class TestRemember:
         x, given = torch.randn(2, 5, 16), []
         layer(x, rotate=torch.neg, remember=lambda k, v: given.extend((k, v)) or (k, v))
         _, k, v = heads_of(layer, x)
+        assert torch.allclose(given[0], -k, atol=1e-5), (
+            "what `remember` is given as keys should be turned by `rotate` already: it keeps them, "
+            "and each key is turned one time, by its own position."
+        )
         torch.testing.assert_close(given, [-k, v])
 
     @pytest.mark.parametrize("n", [1, 3])
