@@ -466,6 +466,17 @@ class TestAdamW:
         )
         assert not busy.equal(torch.ones(3)), "The parameter after it has not moved."
 
+    def test_its_settings_are_torch_s_where_none_are_given(self, impl):
+        (ours,), (theirs,) = (
+            optimizer([nn.Parameter(torch.zeros(1))]).param_groups
+            for optimizer in (impl.AdamW, torch.optim.AdamW)
+        )
+        for name in ("lr", "betas", "eps", "weight_decay"):
+            assert ours[name] == theirs[name], (
+                f"Without settings `{name}` in `param_groups` is {ours[name]}; by the signature it "
+                f"is {theirs[name]}."
+            )
+
     @pytest.mark.parametrize("setting, value", [("lr", 0.0), ("betas", (0.0, 0.0))], ids=str)
     def test_a_setting_may_change_between_steps(self, impl, setting, value):
         p = nn.Parameter(torch.tensor([4.0]))

@@ -150,12 +150,16 @@ class TestTopKFilter:
             f"Of 11 scores k={k} keeps all as they are; yours are changed."
         )
 
-    def test_leaves_its_input_alone(self, impl):
+    @pytest.mark.parametrize("k", [2, 11, 12])
+    def test_makes_a_new_tensor(self, impl, k):
         logits = torch.randn(2, 11)
         before = logits.clone()
-        impl.top_k_filter(logits, 2)
+        kept = impl.top_k_filter(logits, k)
         assert logits.equal(before), (
             "The logits that were given are changed in place; the result is a new tensor."
+        )
+        assert kept.data_ptr() != logits.data_ptr(), (
+            f"With k={k} the logits that were given come back; the result is a new tensor."
         )
 
     @pytest.mark.parametrize("k", [0, -3])
@@ -252,12 +256,16 @@ class TestTopPFilter:
             "p of 1 keeps everything, also what is so unlikely that rounding loses it in the sum."
         )
 
-    def test_leaves_its_input_alone(self, impl):
+    @pytest.mark.parametrize("p", [0.3, 1.0])
+    def test_makes_a_new_tensor(self, impl, p):
         logits = torch.randn(2, 11)
         before = logits.clone()
-        impl.top_p_filter(logits, 0.3)
+        kept = impl.top_p_filter(logits, p)
         assert logits.equal(before), (
             "The logits that were given are changed in place; the result is a new tensor."
+        )
+        assert kept.data_ptr() != logits.data_ptr(), (
+            f"With p={p} the logits that were given come back; the result is a new tensor."
         )
 
     @pytest.mark.parametrize("p", [0, -0.1, 1.1])
