@@ -109,7 +109,7 @@ class TestApplyTemperature:
     def test_a_temperature_not_above_0_is_an_error(self, impl, temperature):
         refuses(impl.apply_temperature, CHANCES.log(), temperature)
 
-    @pytest.mark.parametrize("habit", HABITS)
+    @pytest.mark.parametrize("habit", WITHOUT_GRADIENT)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.apply_temperature, torch.randn(3, 7), 0.5)
 
