@@ -244,8 +244,9 @@ class Grades:
         asked = self.config.option.tbstyle != "auto" or self.config.option.verbose > 0
         stats = {name: terminalreporter.stats.get(name, []) for name in ("failed", "error")}
         for name, reports in stats.items() if not asked else ():
-            shown = [report for report in reports if not dict(report.user_properties).get("yours")]
-            terminalreporter.stats[name] = shown
+            terminalreporter.stats[name] = [
+                report for report in reports if ("yours", True) not in properties(report)
+            ]
         yield
         terminalreporter.stats.update({name: reports for name, reports in stats.items() if reports})
 
@@ -267,6 +268,10 @@ class Grades:
         return key[0], names.index(key[1]) if key[1] in names else len(names)
 
 
+def properties(report: Any) -> list[tuple[str, Any]]:
+    return getattr(report, "user_properties", [])  # those of collecting have none
+
+
 class Trial:
     """A test run once more, for what can be learned from it."""
 
@@ -284,7 +289,7 @@ class Trial:
 
     @property
     def words(self) -> str:
-        told = f"{type(self.error).__name__}: {self.error}"
+        told, _, _ = f"{type(self.error).__name__}: {self.error}".partition("\n +")
         return re.sub(r"0x[0-9a-f]+|tiny_transformer\.\w+\.\w+|/[\w./-]+", "...", told)
 
 
