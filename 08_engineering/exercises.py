@@ -115,11 +115,12 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """★★ The state that `save_checkpoint` wrote to `path`, its tensors on the CPU; runs no code.
 
-    JSON has only text for keys: those of digits come back as the ints they were. After a kill
-    the whole checkpoint may lie in NAME.old alone; loading changes nothing on the disk.
+    JSON has only text for keys: those of digits come back as the ints they were. A key of the
+    state's own may be called "tensor". After a kill the whole checkpoint may lie in NAME.old alone;
+    loading changes nothing on the disk.
 
     No checkpoint at all is a FileNotFoundError that names the path. One of which a file is
-    missing, cut short or changed by a single bit is a ValueError.
+    missing, cut short or changed by a single bit is a ValueError; so is a sum that is missing.
 
     >>> with TemporaryDirectory() as folder:
     ...     save_checkpoint(Path(folder, "last"), {"model": {}, "a": {0: torch.ones(2)}})

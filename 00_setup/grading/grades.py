@@ -137,7 +137,10 @@ class Grades:
     ) -> None:
         topic, exercise = topic_of(item.path, self.root), exercise_of(item)
         folder = folder_of(item.path, self.root)
-        printed = "".join(text for _, name, text in item._report_sections if name == "stdout")
+        sections = item._report_sections
+        printed = "".join(
+            text for when, name, text in sections if (when, name) == ("call", "stdout")
+        )
         failure = Failure(in_words(item), error.value, printed)
         if error.errisinstance(pytest.fail.Exception) and "Timeout" in str(error.value):
             self.endless.add((topic, exercise))

@@ -3,8 +3,11 @@
 import copy
 import functools
 import inspect
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +16,20 @@ from torch import Tensor, nn
 
 from tiny_transformer.setup.grading.families import explain, explain_closeness
 
+# Folders that a test had made for itself, and addresses: each time others.
+PASSING = re.compile(
+    rf"{re.escape(tempfile.gettempdir())}[\\/](pytest-of-[^\\/]+[\\/]pytest-\d+[\\/])?[^\\/'\"\s]+"
+    r"|(?<= at )0x[0-9a-fA-F]+"
+)
+
 
 class Named(str):
     """In the place of a thing that is told by the name of its class alone."""
 
     __repr__ = str.__str__
+
+
+CHANGED_BY_USE = nn.Module, torch.Generator, torch.optim.Optimizer, torch.amp.GradScaler
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Call:
 class Recorder:
     """An implementation of a module, `impl`, whose calls of one exercise are noted.
 
+    Those that it makes of itself are not: they are its own affair.
+
     The objects that it makes begin with the weights of those that `like` made, in the same order,
     and leave the same random state behind: then a difference is one of the code alone.
     """
@@ -58,7 +72,9 @@ class Recorder:
         self.calls: list[Call] = []
         self.made: list[tuple[dict[str, Tensor], Tensor]] = []
         self.like = like
+        self.inside = False
         watched = getattr(impl, exercise)
+        self.name = exercise  # also of a known mistake, so that failures can be told alike
         noting = (
             self.noting_class(watched, methods)
             if inspect.isclass(watched)
@@ -71,18 +87,24 @@ class Recorder:
         def noted(*args: Any, **options: Any) -> Any:
             return self.note(function, of, method, doc or function.__doc__ or "", args, options)
 
+        noted.__name__ = noted.__qualname__ = self.name
         return noted
 
     def note(
         self, function: Callable, of: str, method: str, doc: str, args: tuple, options: dict
     ) -> Any:
+        if self.inside:
+            return function(*args, **options)
         before = copied(named(function, args, options))
+        self.inside = True
         try:
             result = function(*args, **options)
         except Exception as error:
             after = copied(named(function, args, options))
             self.calls.append(Call(of, method, before, after, Raised(type(error), str(error)), doc))
             raise
+        finally:
+            self.inside = False
         after = copied(named(function, args, options))
         self.calls.append(Call(of, method, before, after, copied(result), doc))
         return result
@@ -94,15 +116,15 @@ class Recorder:
             given = ", ".join(
                 [*map(brief, args), *(f"{name}={brief(value)}" for name, value in options.items())]
             )
-            vars(self)["_of"] = f"{watched.__name__}({given})"
+            vars(self)["_of"] = f"{recorder.name}({given})"
             try:
                 watched.__init__(self, *args, **options)
             except Exception as error:
                 before = copied(named(watched.__init__, (self, *args), options))
                 raised = Raised(type(error), str(error))
-                recorder.calls.append(Call(watched.__name__, "", before, before, raised, ""))
+                recorder.calls.append(Call(recorder.name, "", before, before, raised, ""))
                 raise
-            vars(self)["_of"] = f"{watched.__name__}({given})"
+            vars(self)["_of"] = f"{recorder.name}({given})"
             if isinstance(self, nn.Module):
                 recorder.begin_alike(self)
 
@@ -115,8 +137,8 @@ class Recorder:
             )
 
         body = {name: of_method(name) for name in methods if hasattr(watched, name)}
-        names = {"__module__": watched.__module__, "__qualname__": watched.__qualname__}
-        return type(watched.__name__, (watched,), {**body, **names, "__init__": __init__})
+        names = {"__module__": watched.__module__, "__qualname__": self.name}
+        return type(self.name, (watched,), {**body, **names, "__init__": __init__})
 
     def of_object(
         self, made: Any, function: Callable, name: str, args: tuple, options: dict
@@ -152,8 +174,8 @@ def named(function: Callable, args: tuple, options: dict) -> dict[str, Any]:
 
 def copied(value: Any) -> Any:
     """As it is now, whatever becomes of it: tensors with their gradients, and no graph."""
-    if isinstance(value, nn.Module | torch.Generator | torch.optim.Optimizer) or callable(value):
-        return Named(type(value).__name__)  # these are changed by what they are for
+    if isinstance(value, CHANGED_BY_USE) or callable(value):
+        return Named(type(value).__name__)
     if isinstance(value, Tensor):
         kept = value.detach().clone()
         return [kept, value.grad.clone()] if value.is_leaf and value.grad is not None else kept
@@ -169,8 +191,14 @@ def copied(value: Any) -> Any:
 
 def same_answer(a: Any, b: Any, strict: bool = False) -> bool:
     """Whether two answers are equal up to rounding; the strict measure is that of the tests."""
-    if isinstance(a, Raised) or isinstance(b, Raised):
-        return a == b
+    if isinstance(a, Raised) and isinstance(b, Raised):
+        return a.kind == b.kind and passing(a.message) == passing(b.message)
+    if a is None or b is None:
+        return a is b
+    if isinstance(a, PurePath | str) and isinstance(b, PurePath | str):
+        return type(a) is type(b) and passing(str(a)) == passing(str(b))
+    if type(a) is type(b) and type(a).__eq__ is object.__eq__ and hasattr(a, "__dict__"):
+        return same_answer(vars(a), vars(b), strict)
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_answer(a[key], b[key], strict) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
@@ -192,10 +220,15 @@ def same_calls(a: list[Call], b: list[Call]) -> bool:
     )
 
 
+def passing(text: str) -> str:
+    """Without what is another one each time."""
+    return PASSING.sub("...", text)
+
+
 def brief(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return type(value).__name__
-    text = " ".join(repr(value).split())
+    text = passing(str(value) if isinstance(value, PurePath) else " ".join(repr(value).split()))
     return text if len(text) <= 40 else f"{text[:37]}..."

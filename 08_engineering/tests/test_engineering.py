@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -48,6 +49,7 @@ from tiny_transformer.engineering.speed import (
     matmul_precision,
     packed,
 )
+from tiny_transformer.setup.grading.examples import the_example_is_true
 from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import train_step
@@ -70,8 +72,11 @@ class Killer:
 
     def __init__(self) -> None:
         self.changes_left = math.inf
+        self.watching: Callable[[Path, Path], None] | None = None
 
     def __call__(self, event: str, args: tuple) -> None:
+        if event == "os.rename" and self.watching is not None:
+            self.watching(Path(args[0]), Path(args[1]))
         if self.changes_left == math.inf or event not in self.CHANGES:
             return
         if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
@@ -132,6 +137,46 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
+def lost(back: Any, saved: Any, where: str = "state") -> str:
+    """Where a state that came back differs from the one that was saved; nothing if nowhere."""
+    if isinstance(saved, dict) and isinstance(back, dict):
+        if back.keys() != saved.keys():
+            return f"{where} had the keys {list(saved)} and comes back with {list(back)}"
+        told = (lost(back[key], saved[key], f"{where}[{key!r}]") for key in saved)
+        return next(filter(None, told), "")
+    if isinstance(saved, list) and isinstance(back, list) and len(saved) == len(back):
+        told = (lost(back[i], saved[i], f"{where}[{i}]") for i in range(len(saved)))
+        return next(filter(None, told), "")
+    return "" if same(back, saved) else f"{where} was {saved!r} and comes back as {back!r}"
+
+
+def is_whole(path: Path, *states: dict[str, Any]) -> None:
+    """After a kill one of these states must be left."""
+    try:
+        left = load_checkpoint(path)
+    except (FileNotFoundError, ValueError):
+        left = None
+    assert left is not None and any(same(left, state) for state in states), (
+        f"A kill in the middle of a save leaves no whole checkpoint, neither in {path.name} nor in "
+        f"{path.name}.old; beside it there is {sorted(os.listdir(path.parent))}."
+    )
+
+
+def must_be(kind: type, act: Callable[[], Any], what: str, naming: str = "") -> None:
+    """`what` must be an error of this kind, which names this."""
+    try:
+        act()
+    except kind as error:
+        told = f"{what} gives a {kind.__name__} that does not name {naming}: {error}"
+        assert naming in str(error), told
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        pytest.fail(f"{what} gives a {type(error).__name__}, and must be a {kind.__name__}.")
+    else:
+        pytest.fail(f"{what} is accepted, and must be a {kind.__name__}.")
+
+
 @dataclass(frozen=True)
 class Shape:
     width: int = 8
@@ -154,6 +199,12 @@ class Settings:
     shape: Shape = field(default_factory=Shape)
 
 
+@dataclass(frozen=True)
+class Deep:
+    name: str = "deep"
+    settings: Settings = field(default_factory=Settings)
+
+
 @pytest.mark.exercise("override")
 class TestOverride:
     @pytest.mark.parametrize(
@@ -174,12 +225,22 @@ class TestOverride:
     def test_the_original_stays_as_it_was(self, impl):
         settings = Settings()
         impl.override(settings, {"seed": 2, "shape.width": 4})
-        assert settings == Settings()
+        assert settings == Settings(), f"override changes the config it was given: {settings}"
+
+    def test_the_assignments_stay_as_they_were(self, impl):
+        assignments = {"shape": {"width": 4}, "shape.norm": "rms", "betas": [0.8, 0.9]}
+        before = copy.deepcopy(assignments)
+        impl.override(Settings(), assignments)
+        assert assignments == before, f"override changes the assignments: now {assignments}"
 
     def test_what_was_set_before_is_kept(self, impl):
         settings = Settings(rate=0.5, shape=Shape(norm="rms"))
         changed = impl.override(settings, {"seed": 2, "shape.width": 4})
-        assert changed == Settings(2, 0.5, shape=Shape(4, norm="rms"))
+        assert changed.rate == 0.5, f"rate was 0.5 and stays so; here it is {changed.rate}"
+        assert changed.shape == Shape(4, norm="rms"), (
+            f"shape.width is changed in Shape(norm='rms'), and its other fields stay as they were; "
+            f"here comes {changed.shape}"
+        )
 
     @pytest.mark.parametrize(
         "assignments",
@@ -190,19 +251,48 @@ class TestOverride:
         ],
     )
     def test_settings_that_only_fit_together_can_change_together(self, impl, assignments):
-        assert impl.override(Settings(), assignments) == Settings(shape=Shape(9, 3))
+        try:
+            changed = impl.override(Settings(), assignments)
+        except ValueError as error:
+            pytest.fail(
+                f"{assignments} fit together and must be changed together, all of one dataclass at "
+                f"once; here they are refused: {error}"
+            )
+        assert changed == Settings(shape=Shape(9, 3))
+
+    @pytest.mark.parametrize(
+        "assignments",
+        [
+            {"settings.shape.width": 4, "settings.seed": 2},
+            {"settings": {"shape": {"width": 4}, "seed": 2}},
+            {"settings": {"shape.width": 4}, "settings.seed": 2},
+            {"settings.shape": {"width": 4}, "settings": {"seed": 2}},
+        ],
+    )
+    def test_what_is_nested_twice_is_reached_too(self, impl, assignments):
+        changed = impl.override(Deep(), assignments)
+        assert changed == Deep(settings=Settings(2, shape=Shape(4)))
 
     def test_a_whole_number_will_do_for_a_float(self, impl):
         rate = impl.override(Settings(), {"rate": 1}).rate
-        assert (rate, type(rate)) == (1.0, float)
+        told = (
+            f"rate is a float, for which the whole number 1 may stand: it becomes 1.0, not {rate}"
+        )
+        assert (rate, type(rate)) == (1.0, float), told
 
     def test_a_list_will_do_for_a_tuple(self, impl):  # TOML has no tuples
-        assert impl.override(Settings(), {"betas": [0.8, 0.9]}).betas == (0.8, 0.9)
+        betas = impl.override(Settings(), {"betas": [0.8, 0.9]}).betas
+        told = f"betas is a tuple, for which a list may stand: it becomes (0.8, 0.9), not {betas}"
+        assert betas == (0.8, 0.9), told
 
     @pytest.mark.parametrize("key", ["sed", "corpse", "seed.x", "shape.wdth", "shapes.width"])
     def test_a_setting_that_does_not_exist_is_an_error_that_names_it(self, impl, key):
-        with pytest.raises(ValueError, match=key.removeprefix("shape.")):
-            impl.override(Settings(), {key: 2})
+        must_be(
+            ValueError,
+            lambda: impl.override(Settings(), {key: 2}),
+            f"A setting {key}, which does not exist,",
+            naming=key.removeprefix("shape."),
+        )
 
     @pytest.mark.parametrize(
         "key, value",
@@ -225,12 +315,23 @@ class TestOverride:
         ],
     )
     def test_a_value_of_the_wrong_type_is_an_error_that_names_the_setting(self, impl, key, value):
-        with pytest.raises(ValueError, match=key.removeprefix("shape.")):
-            impl.override(Settings(), {key: value})
+        must_be(
+            ValueError,
+            lambda: impl.override(Settings(), {key: value}),
+            f"{key} = {value!r}, which is of the wrong type,",
+            naming=key.removeprefix("shape."),
+        )
 
     def test_a_value_that_the_settings_refuse_stays_refused(self, impl):
-        with pytest.raises(ValueError, match="must divide"):
-            impl.override(Settings(), {"shape.heads": 3})
+        must_be(
+            ValueError,
+            lambda: impl.override(Settings(), {"shape.heads": 3}),
+            "What the dataclass's own __post_init__ refuses, 3 heads of a width of 8,",
+            naming="must divide",
+        )
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "override")
 
 
 class TestTheReferenceOverride:
@@ -619,14 +720,33 @@ class TestProcesses:
 
 @pytest.mark.exercise("seed_everything")
 class TestSeedEverything:
-    @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
-    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(self, impl, draw):
+    @pytest.mark.parametrize(
+        "library, draw",
+        [
+            ("Python's random", random.random),
+            ("NumPy's np.random", np.random.rand),
+            ("PyTorch", lambda: torch.rand(1).item()),
+        ],
+    )
+    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(
+        self, impl, library, draw
+    ):
         impl.seed_everything(3)
         first = draw()
         impl.seed_everything(4)
         other = draw()
         impl.seed_everything(3)
-        assert draw() == first != other
+        assert draw() == first, f"After the same seed {library} draws another number."
+        assert first != other, f"After another seed {library} draws the same number."
+
+    def test_every_device_is_seeded(self, impl, monkeypatch):
+        seen = []
+        monkeypatch.setattr(torch.cuda, "manual_seed_all", seen.append)
+        impl.seed_everything(3)
+        assert 3 in seen, "The generators of PyTorch's GPUs are not seeded, that of the CPU alone."
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "seed_everything")
 
 
 def train_a_little(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -656,8 +776,13 @@ class TestSaveCheckpoint:
             "halves": torch.randn(4).bfloat16(),
             "mask": torch.tensor([True, False]),
         }
-        impl.save_checkpoint(tmp_path / "last", state)
-        assert same(impl.load_checkpoint(tmp_path / "last"), state)
+        impl.save_checkpoint(tmp_path / "last", dict(state))
+        told = lost(load_checkpoint(tmp_path / "last"), state)
+        assert not told, told
+
+    def test_the_path_may_be_text(self, impl, tmp_path):
+        impl.save_checkpoint(str(tmp_path / "last"), state_of(1))
+        assert same(load_checkpoint(tmp_path / "last"), state_of(1))
 
     def test_training_goes_on_as_if_it_had_not_stopped(self, impl, tmp_path):
         model, optimizer = network()
@@ -671,7 +796,7 @@ class TestSaveCheckpoint:
         train_a_little(model, optimizer)
 
         resumed, resumed_optimizer = network()
-        loaded = impl.load_checkpoint(tmp_path / "last")
+        loaded = load_checkpoint(tmp_path / "last")
         resumed.load_state_dict(loaded["model"])
         resumed_optimizer.load_state_dict(loaded["optimizer"])
         restore_random_states(loaded["random"])
@@ -681,23 +806,30 @@ class TestSaveCheckpoint:
     def test_what_is_saved_does_not_change(self, impl, tmp_path):
         state = state_of(1)
         impl.save_checkpoint(tmp_path / "last", state)
-        assert same(state, state_of(1))
+        told = "save_checkpoint changes the state that it was given, whose owner trains on with it"
+        assert same(state, state_of(1)), f"{told}: its keys are now {list(state)}."
 
-    def test_tied_and_turned_weights_can_be_saved(self, impl, tmp_path):
+    def test_tied_weights_can_be_saved(self, impl, tmp_path):
         weight = torch.randn(3, 4)
-        model = {"embedding": weight, "head": weight, "turned": weight.T}
+        model = {"embedding": weight, "head": weight}
         impl.save_checkpoint(tmp_path / "last", {"model": model})
-        assert same(impl.load_checkpoint(tmp_path / "last")["model"], model)
+        assert same(load_checkpoint(tmp_path / "last")["model"], model)
+
+    def test_turned_weights_can_be_saved(self, impl, tmp_path):
+        model = {"turned": torch.randn(3, 4).T}
+        impl.save_checkpoint(tmp_path / "last", {"model": model})
+        assert same(load_checkpoint(tmp_path / "last")["model"], model)
 
     def test_folders_on_the_way_are_made(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "runs" / "a" / "last", state_of(1))
-        assert same(impl.load_checkpoint(tmp_path / "runs" / "a" / "last"), state_of(1))
+        assert same(load_checkpoint(tmp_path / "runs" / "a" / "last"), state_of(1))
 
     def test_a_second_one_takes_the_place_of_the_first(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "last", state_of(1) | {"only": "in the first"})
         impl.save_checkpoint(tmp_path / "last", state_of(2))
-        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(2))
-        assert os.listdir(tmp_path) == ["last"]
+        assert same(load_checkpoint(tmp_path / "last"), state_of(2))
+        left = sorted(os.listdir(tmp_path))
+        assert left == ["last"], f"A save must leave last alone; it leaves {left}."
 
     def test_a_kill_at_any_moment_leaves_the_old_one_or_the_new_one(self, impl, killer, tmp_path):
         path = tmp_path / "run" / "last"
@@ -705,8 +837,7 @@ class TestSaveCheckpoint:
         for _ in killer.at_each_change(
             lambda: impl.save_checkpoint(path, state_of(2)), path.parent
         ):
-            left = impl.load_checkpoint(path)
-            assert same(left, state_of(left["step"])) and left["step"] in (1, 2)
+            is_whole(path, state_of(1), state_of(2))
 
     def test_a_kill_does_not_stand_in_the_way_of_the_next_save(self, impl, killer, tmp_path):
         path = tmp_path / "run" / "last"
@@ -714,9 +845,18 @@ class TestSaveCheckpoint:
         for _ in killer.at_each_change(
             lambda: impl.save_checkpoint(path, state_of(2)), path.parent
         ):
-            impl.save_checkpoint(path, state_of(3))
-            assert same(impl.load_checkpoint(path), state_of(3))
-            assert os.listdir(path.parent) == ["last"]
+            before = sorted(os.listdir(path.parent))
+            try:
+                impl.save_checkpoint(path, state_of(3))
+            except OSError as error:
+                pytest.fail(
+                    f"A kill has left {before}, which stands in the way of the next save: it "
+                    f"raises {type(error).__name__}."
+                )
+            assert same(load_checkpoint(path), state_of(3))
+            left = sorted(os.listdir(path.parent))
+            told = f"After a kill, which left {before}, the next save must leave last alone"
+            assert left == ["last"], f"{told}; it leaves {left}."
 
     def test_a_second_kill_is_survived_like_the_first(self, impl, killer, tmp_path):
         path = tmp_path / "run" / "last"
@@ -732,8 +872,7 @@ class TestSaveCheckpoint:
             for _ in killer.at_each_change(
                 lambda path=folder / "last": impl.save_checkpoint(path, state_of(3)), folder
             ):
-                left = impl.load_checkpoint(folder / "last")
-                assert same(left, state_of(left["step"]))
+                is_whole(folder / "last", *map(state_of, (1, 2, 3)))
 
     def test_a_kill_of_the_first_save_leaves_none_or_a_whole_one(self, impl, killer, tmp_path):
         path = tmp_path / "run" / "last"
@@ -741,47 +880,95 @@ class TestSaveCheckpoint:
         for _ in killer.at_each_change(
             lambda: impl.save_checkpoint(path, state_of(1)), path.parent
         ):
-            try:
-                assert same(impl.load_checkpoint(path), state_of(1))
-            except FileNotFoundError:
-                assert not path.exists()
+            if path.exists():
+                is_whole(path, state_of(1))
 
     def test_the_folder_holds_the_promised_files(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "last", state_of(1))
-        assert sorted(os.listdir(tmp_path / "last")) == FILES
+        files = sorted(os.listdir(tmp_path / "last"))
+        assert files == FILES, f"The folder has {files}; it should have {FILES}."
+
+    def test_a_tensor_s_place_has_its_name(self, impl, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        rest = json.loads((tmp_path / "last" / "state.json").read_text(encoding="utf-8"))
+        tensors = safetensors.torch.load_file(tmp_path / "last" / "state.safetensors")
+        wanted = {"step": 1, "moments": {"0": [{"tensor": "/moments/0/0"}]}}
+        assert rest == wanted, f"state.json has {rest}; it should have {wanted}."
+        assert list(tensors) == ["/moments/0/0"], f"state.safetensors has {list(tensors)}"
 
     def test_everybody_can_load_it(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "last", state_of(1))
-        assert same(load_checkpoint(tmp_path / "last"), state_of(1))
+        told = lost(load_checkpoint(tmp_path / "last"), state_of(1))
+        assert not told, told
 
     def test_its_sums_are_those_that_sha256sum_checks(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "last", state_of(1))
         lines = (tmp_path / "last" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         for name, line in zip(sorted(FILES[1:]), sorted(lines, key=lambda x: x[66:]), strict=True):
             data = (tmp_path / "last" / name).read_bytes()
-            assert line == f"{hashlib.sha256(data).hexdigest()}  {name}"
+            wanted = f"{hashlib.sha256(data).hexdigest()}  {name}"
+            assert line == wanted, f"SHA256SUMS says {line!r}; it should say {wanted!r}."
 
-    def test_the_disk_was_made_to_take_every_file(self, impl, monkeypatch, tmp_path):
-        synced, fsync = set(), os.fsync
+    def test_the_disk_has_every_file_before_the_folder_has_its_name(
+        self, impl, hook, monkeypatch, tmp_path
+    ):
+        synced, early, fsync, path = set(), [], os.fsync, tmp_path / "last"
 
         def noted_fsync(file):
             fsync(file)
-            synced.add(os.fstat(file if isinstance(file, int) else file.fileno()).st_ino)
+            status = os.fstat(file if isinstance(file, int) else file.fileno())
+            synced.add((status.st_ino, status.st_size))
+
+        def renamed(source: Path, target: Path) -> None:
+            if target == path:
+                files = {(f.stat().st_ino, f.stat().st_size): f.name for f in source.iterdir()}
+                early.extend(sorted(name for key, name in files.items() if key not in synced))
 
         monkeypatch.setattr(os, "fsync", noted_fsync)
-        impl.save_checkpoint(tmp_path / "last", state_of(1))
-        assert {file.stat().st_ino for file in (tmp_path / "last").iterdir()} <= synced
+        monkeypatch.setattr(hook, "watching", renamed)
+        impl.save_checkpoint(path, state_of(1))
+        unsynced = [f.name for f in path.iterdir() if f.stat().st_ino not in {i for i, _ in synced}]
+        told = "never went through os.fsync: a power cut may leave them empty"
+        assert not unsynced, f"{', '.join(sorted(unsynced))} {told}."
+        told = "when the folder takes its name, not all of it has gone through os.fsync"
+        assert not early, f"{', '.join(early)}: {told}, and a power cut may leave it empty."
 
     def test_what_cannot_be_saved_is_an_error_and_leaves_the_old_one(self, impl, tmp_path):
-        impl.save_checkpoint(tmp_path / "last", state_of(1))
-        with pytest.raises(TypeError):
-            impl.save_checkpoint(tmp_path / "last", state_of(2) | {"chance": random.Random()})
-        assert same(load_checkpoint(tmp_path / "last"), state_of(1))
+        save_checkpoint(tmp_path / "last", state_of(1))
+        state = state_of(2) | {"chance": random.Random()}
+        must_be(
+            TypeError,
+            lambda: impl.save_checkpoint(tmp_path / "last", state),
+            "A state with something in it that JSON cannot hold, a random.Random(),",
+        )
+        is_whole(tmp_path / "last", state_of(1))
 
     def test_two_tensors_of_one_name_are_an_error_rather_than_one_tensor(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
         state = {"model": {}, "a/b": torch.zeros(1), "a": {"b": torch.ones(1)}}
-        with pytest.raises(ValueError, match="/a/b"):
-            impl.save_checkpoint(tmp_path / "last", state)
+        must_be(
+            ValueError,
+            lambda: impl.save_checkpoint(tmp_path / "last", state),
+            "A state with two tensors of one name, /a/b,",
+            naming="/a/b",
+        )
+        is_whole(tmp_path / "last", state_of(1))
+
+    @pytest.mark.parametrize("other", ["step.new", "step.old"])
+    def test_what_has_another_name_stays(self, impl, other, tmp_path):
+        path = tmp_path / "step.1"
+        save_checkpoint(tmp_path / other, state_of(5))
+        for step in (1, 2):
+            impl.save_checkpoint(path, state_of(step))
+        left = sorted(os.listdir(tmp_path))
+        assert left == sorted(["step.1", other]), (
+            f"Beside step.1 there was {other}, which is not step.1.new or step.1.old and so no "
+            f"leftover of it; after a save there is {left}."
+        )
+        is_whole(path, state_of(2))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "save_checkpoint")
 
 
 class TestTheCheckpointFolder:
@@ -927,43 +1114,133 @@ DAMAGES = [Path.unlink, cut_short, cut_by_one, flip_a_bit]
 @pytest.mark.exercise("load_checkpoint")
 class TestLoadCheckpoint:
     def test_no_checkpoint_is_an_error_that_names_the_place(self, impl, tmp_path):
-        with pytest.raises(FileNotFoundError, match="last"):
-            impl.load_checkpoint(tmp_path / "last")
+        must_be(
+            FileNotFoundError,
+            lambda: impl.load_checkpoint(tmp_path / "last"),
+            "A place where there is no checkpoint",
+            naming="last",
+        )
 
     def test_everybody_s_checkpoint_can_be_loaded(self, impl, tmp_path):
-        deep = {0: {"exp": torch.zeros(2)}, 10: [{"²": 2, "x3": None}]}
-        save_checkpoint(tmp_path / "last", state_of(1) | {"deep": deep})
-        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1) | {"deep": deep})
+        deep = {0: {"exp": torch.zeros(2)}, 10: [{"x3": None, "2x": 2}]}
+        state = state_of(1) | {"deep": deep, "characters": "\n 'ü", "best_loss": 0.1 + 0.2}
+        save_checkpoint(tmp_path / "last", state)
+        told = lost(impl.load_checkpoint(tmp_path / "last"), state)
+        assert not told, told
+
+    def test_the_path_may_be_text(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        assert same(impl.load_checkpoint(str(tmp_path / "last")), state_of(1))
 
     @pytest.mark.parametrize("damage", DAMAGES)
     def test_damage_to_any_file_is_an_error(self, impl, damage, tmp_path):
-        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        save_checkpoint(tmp_path / "last", state_of(1))
+        what = {Path.unlink: "missing", flip_a_bit: "changed by one bit"}.get(damage, "cut short")
         for name in FILES if damage is not cut_by_one else FILES[1:]:  # sums may lack the last \n
             copy = shutil.copytree(tmp_path / "last", tmp_path / name / "last")
             damage(copy / name)
-            with pytest.raises(ValueError):
-                impl.load_checkpoint(copy)
+            told = f"A checkpoint whose {name} is {what}"
+            must_be(ValueError, lambda copy=copy: impl.load_checkpoint(copy), told)
+
+    @pytest.mark.parametrize("name", FILES[1:])
+    def test_a_sum_that_is_missing_is_an_error(self, impl, name, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        sums = tmp_path / "last" / "SHA256SUMS"
+        lines = sums.read_text(encoding="utf-8").splitlines(keepends=True)
+        sums.write_text("".join(line for line in lines if name not in line), encoding="utf-8")
+        told = f"A checkpoint whose SHA256SUMS has no line for {name}"
+        must_be(ValueError, lambda: impl.load_checkpoint(tmp_path / "last"), told)
+
+    def test_sums_that_are_empty_are_an_error(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        (tmp_path / "last" / "SHA256SUMS").write_bytes(b"")
+        told = "A checkpoint whose SHA256SUMS is empty"
+        must_be(ValueError, lambda: impl.load_checkpoint(tmp_path / "last"), told)
 
     def test_nothing_is_unpickled(self, impl, monkeypatch, tmp_path):
-        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        save_checkpoint(tmp_path / "last", state_of(1))
 
         def unpickle(*args, **kwargs):
-            pytest.fail("a pickle can run any code")
+            pytest.fail("Your load_checkpoint unpickles, and a pickle can run any code.")
 
         for name in ("load", "loads", "Unpickler"):
             monkeypatch.setattr(pickle, name, unpickle)
         assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1))
 
-    def test_tensors_are_those_of_this_checkpoint_alone(self, impl, tmp_path):
-        impl.save_checkpoint(tmp_path / "last", state_of(1))
-        impl.load_checkpoint(tmp_path / "last")["model"]["weight"].zero_()
-        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1))
-
-    def test_loading_changes_nothing_even_between_two_renames(self, impl, tmp_path):
+    def test_no_code_in_state_json_is_run(self, impl, tmp_path):
         save_checkpoint(tmp_path / "last", state_of(1))
-        (tmp_path / "last").rename(tmp_path / "last.old")
-        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1))
-        assert os.listdir(tmp_path) == ["last.old"]
+        mark = tmp_path / "mark"
+        code = f"__import__('os').mkdir({str(mark)!r})"
+        (tmp_path / "last" / "state.json").write_text(code, encoding="utf-8")
+        seal(tmp_path / "last")
+        told = "A checkpoint whose state.json is no JSON"
+        must_be(ValueError, lambda: impl.load_checkpoint(tmp_path / "last"), told)
+        assert not mark.exists(), "Your load_checkpoint runs the code that stands in state.json."
+
+    def test_tensors_are_those_of_this_checkpoint_alone(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        impl.load_checkpoint(tmp_path / "last")["model"]["weight"].zero_()
+        told = "Whoever writes into a tensor that was loaded changes the checkpoint on the disk."
+        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1)), told
+
+    def test_after_a_kill_the_old_one_is_found(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "last.old", state_of(1))
+        save_checkpoint(tmp_path / "last.new", state_of(2))
+        try:
+            loaded = impl.load_checkpoint(tmp_path / "last")
+        except FileNotFoundError:
+            pytest.fail("After a kill the whole checkpoint lies in last.old, and is not found.")
+        assert loaded["step"] == 1, "last.new may be half written; last.old is the whole one."
+
+    def test_the_one_that_has_the_name_goes_before_the_old_one(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "last.old", state_of(1))
+        save_checkpoint(tmp_path / "last.bak", state_of(2))
+        (tmp_path / "last.bak").rename(tmp_path / "last")
+        told = "last and last.old are both there, and last is the newer one."
+        assert impl.load_checkpoint(tmp_path / "last")["step"] == 2, told
+
+    def test_the_old_one_of_another_name_is_not_taken(self, impl, tmp_path):
+        save_checkpoint(tmp_path / "step.old", state_of(1))
+        must_be(
+            FileNotFoundError,
+            lambda: impl.load_checkpoint(tmp_path / "step.1"),
+            "A step.1 that is not there, nor is step.1.old, beside a step.old of another name",
+        )
+
+    @pytest.mark.parametrize("left", ["last", "last.old"])
+    def test_loading_changes_nothing_on_the_disk(self, impl, left, tmp_path):
+        save_checkpoint(tmp_path / "last", state_of(1))
+        (tmp_path / "last").rename(tmp_path / left)
+        impl.load_checkpoint(tmp_path / "last")
+        now = sorted(os.listdir(tmp_path))
+        assert now == [left], f"Loading changes the disk: there was {left}, and now there is {now}."
+
+    @pytest.mark.parametrize("value", [torch.ones(2), "a word", {"tensor": torch.ones(2)}, [1], 3])
+    def test_a_key_called_tensor_is_not_mistaken_for_a_place(self, impl, value, tmp_path):
+        state = {"model": {}, "tensor": value, "inner": {"tensor": value, "other": 1}}
+        save_checkpoint(tmp_path / "last", state)
+        try:
+            told = lost(impl.load_checkpoint(tmp_path / "last"), state)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            pytest.fail(
+                f"A key of the state's own may be called 'tensor'; here, with {value!r} under it, "
+                f"loading raises {type(error).__name__}: {error}"
+            )
+        assert not told, f"A key of the state's own may be called 'tensor'; here {told}"
+
+    def test_a_key_that_is_no_whole_number_stays_text(self, impl, tmp_path):
+        state = {"model": {}, "powers": {"²": 2, "-1": 3, "1.5": 4}}
+        save_checkpoint(tmp_path / "last", state)
+        try:
+            told = lost(impl.load_checkpoint(tmp_path / "last"), state)
+        except ValueError as error:
+            told = f"loading raises ValueError: {error}"
+        assert not told, f"'²' is a digit to str.isdigit, and no int; {told}"
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "load_checkpoint")
 
 
 class Planted:
@@ -1050,6 +1327,18 @@ def steps_of(log: Any) -> list[int]:
     return [record["step"] for record in log.read()]
 
 
+def on_the_disk(tmp_path: Path) -> list[int]:
+    """The steps that anyone finds in the file, in its whole lines."""
+    data = (tmp_path / "metrics.jsonl").read_bytes()
+    for line in data.splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:
+            whole = line.endswith(b"\n")
+            assert not whole, f"The file now has the line {line.decode()!r}, which is no record."
+    return steps_of(MetricsLog(tmp_path / "metrics.jsonl"))
+
+
 @pytest.mark.exercise("MetricsLog")
 class TestMetricsLog:
     def test_records_come_back_in_order_and_exactly(self, impl, tmp_path):
@@ -1059,18 +1348,46 @@ class TestMetricsLog:
 
     def test_a_record_is_one_line_of_json(self, impl, tmp_path):
         record = {"step": 1, "sample": "two\nlines\u2028or three: ü"}
-        impl.MetricsLog(tmp_path / "metrics.jsonl").append(record)
+        impl.MetricsLog(str(tmp_path / "metrics.jsonl")).append(record)
         text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
-        assert text.count("\n") == 1 and text.endswith("\n")
+        told = f"A record must be one line that ends; in the file there is {text!r}."
+        assert text.count("\n") == 1 and text.endswith("\n"), told
         assert json.loads(text) == record
 
     def test_a_log_not_begun_is_empty(self, impl, tmp_path):
-        assert impl.MetricsLog(tmp_path / "metrics.jsonl").read() == []
+        told = "A file that does not exist yet must be an empty log."
+        try:
+            assert impl.MetricsLog(tmp_path / "metrics.jsonl").read() == [], told
+        except FileNotFoundError:
+            pytest.fail(told)
+
+    def test_a_log_not_begun_can_be_rewound(self, impl, tmp_path):
+        log = impl.MetricsLog(tmp_path / "metrics.jsonl")
+        try:
+            log.rewind(3)
+        except FileNotFoundError:
+            pytest.fail("A file that does not exist yet must be an empty log, for rewind too.")
+        log.append({"step": 1})
+        assert steps_of(log) == [1]
 
     def test_a_record_can_be_read_at_once_from_elsewhere(self, impl, tmp_path):
+        log = three_records(impl, tmp_path)  # is held: one that is let go would close its file
+        file = tmp_path / "metrics.jsonl"
+        seen = on_the_disk(tmp_path) if file.exists() else []
+        assert seen == [10, 20, 30] == steps_of(log), (
+            f"When append has returned, another process must find the record in the file; of the "
+            f"steps 10, 20 and 30 it finds {seen}."
+        )
+
+    def test_whoever_follows_the_file_sees_a_new_record(self, impl, tmp_path):
         log = three_records(impl, tmp_path)
-        elsewhere = impl.MetricsLog(tmp_path / "metrics.jsonl")
-        assert steps_of(elsewhere) == steps_of(log) == [10, 20, 30]  # nothing was closed in between
+        with (tmp_path / "metrics.jsonl").open("rb") as follower:
+            follower.read()
+            log.append({"step": 40})
+            assert b"40" in follower.read(), (
+                "A process that holds the log open, as tail -f does, does not see the new record: "
+                "append must add to the file, and not write it anew."
+            )
 
     def test_another_process_goes_on_after_the_last_record(self, impl, tmp_path):
         log = three_records(impl, tmp_path)
@@ -1082,7 +1399,25 @@ class TestMetricsLog:
         log = three_records(impl, tmp_path)
         file = tmp_path / "metrics.jsonl"
         os.truncate(file, file.stat().st_size - cut)
-        assert steps_of(log) == [10, 20]
+        try:
+            steps = steps_of(log)
+        except ValueError as error:
+            steps = f"a {type(error).__name__}"
+        told = f"A kill has cut the last line of 10, 20, 30 short; the others are read: {steps}"
+        assert steps == [10, 20], told
+
+    def test_a_last_record_without_its_end_of_line_is_left_out(self, impl, tmp_path):
+        file = tmp_path / "metrics.jsonl"
+        file.write_text('{"step": 1}\n{"step": 2}', encoding="utf-8")
+        told = 'A last line without its end, {"step": 2}, is cut short: it may be of {"step": 2e3}.'
+        assert impl.MetricsLog(file).read() == [{"step": 1}], told
+
+    @pytest.mark.parametrize("line", ["x", '{"step": 2', '{"step": 2}{"step": 3}'])
+    def test_a_whole_line_that_is_no_record_is_not_passed_over(self, impl, line, tmp_path):
+        file = tmp_path / "metrics.jsonl"
+        file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 4}}\n', encoding="utf-8")
+        told = f"A log with the line {line!r} in its middle, which no kill has cut,"
+        must_be(ValueError, lambda: impl.MetricsLog(file).read(), told)
 
     @pytest.mark.parametrize("cut", [2, 9, 30])
     def test_a_record_after_a_cut_line_is_not_lost_in_it(self, impl, tmp_path, cut):
@@ -1091,19 +1426,32 @@ class TestMetricsLog:
         os.truncate(file, file.stat().st_size - cut)
         log.append({"step": 31})
         log.append({"step": 32})
-        assert steps_of(log) == [10, 20, 31, 32]
+        steps = on_the_disk(tmp_path)
+        told = f"A kill has cut the last line of 10, 20, 30 short; after 31 and 32 there is {steps}"
+        assert steps == steps_of(log) == [10, 20, 31, 32], told
+
+    def test_a_kill_while_appending_loses_no_record(self, impl, tmp_path, killer):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        log = three_records(impl, folder)
+        for _ in killer.at_each_change(lambda: log.append({"step": 40}), folder):
+            steps = on_the_disk(folder)
+            told = f"A kill in the middle of append loses records: of 10, 20, 30 there is {steps}."
+            assert steps[:3] == [10, 20, 30], told
 
     @pytest.mark.parametrize("step, left", [(0, []), (20, [10, 20]), (29, [10, 20])])
     def test_rewind_forgets_what_came_after_the_step(self, impl, tmp_path, step, left):
         log = three_records(impl, tmp_path)
         log.rewind(step)
-        assert steps_of(log) == left
+        told = f"Of the steps 10, 20, 30 rewind({step}) should leave {left}; it leaves"
+        assert steps_of(log) == left, f"{told} {steps_of(log)}."
 
     def test_rewind_to_the_end_forgets_nothing(self, impl, tmp_path):
         log = three_records(impl, tmp_path)
         before = log.read()
         log.rewind(30)
-        assert log.read() == before
+        told = f"Of the steps 10, 20, 30 rewind(30) forgets some: it leaves {steps_of(log)}."
+        assert log.read() == before, told
 
     def test_a_rewound_log_goes_on(self, impl, tmp_path):
         log = three_records(impl, tmp_path)
@@ -1116,22 +1464,22 @@ class TestMetricsLog:
         folder.mkdir()
         log = three_records(impl, folder)
         for _ in killer.at_each_change(lambda: log.rewind(20), folder):
-            assert steps_of(log)[:2] == [10, 20]
+            steps = on_the_disk(folder)
+            told = f"A kill in the middle of rewind(20) loses records that stay: it leaves {steps}."
+            assert steps[:2] == [10, 20], told
 
-    def test_a_last_record_without_its_end_of_line_is_left_out(self, impl, tmp_path):
-        file = tmp_path / "metrics.jsonl"
-        file.write_text('{"step": 1}\n{"step": 2}', encoding="utf-8")  # of {"step": 23}, perhaps
-        assert impl.MetricsLog(file).read() == [{"step": 1}]
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "MetricsLog")
 
 
 LOSSES = {"step-1": 9.5, "step-2": 2.25, "step-3": 10.0, "step-4": 0.001, "step-5": 1e-5}
 
 
 @pytest.fixture
-def checkpoints(impl, tmp_path) -> Path:
+def checkpoints(tmp_path) -> Path:
     """A folder of checkpoints, the newest of which is not the worst, nor text order the order."""
     for name, loss in LOSSES.items():
-        impl.save_checkpoint(tmp_path / "all" / name, {"model": {}, "val_loss": loss})
+        save_checkpoint(tmp_path / "all" / name, {"model": {}, "val_loss": loss})
     return tmp_path / "all"
 
 
@@ -1140,8 +1488,11 @@ class TestKeepBest:
     @pytest.mark.parametrize("n", [1, 2, 3, 4])
     def test_the_n_lowest_losses_stay_and_the_rest_go(self, impl, checkpoints, n):
         impl.keep_best(checkpoints, n)
-        best = sorted(LOSSES, key=LOSSES.__getitem__)[:n]
-        assert sorted(os.listdir(checkpoints)) == sorted(best)
+        best, left = sorted(LOSSES, key=LOSSES.__getitem__)[:n], sorted(os.listdir(checkpoints))
+        assert left == sorted(best), (
+            f"Of val_loss {LOSSES} keep_best(folder, {n}) should leave {sorted(best)}, the lowest; "
+            f"it leaves {left}."
+        )
 
     @pytest.mark.parametrize("n", [5, 9])
     def test_all_stay_where_there_are_no_more_than_n(self, impl, checkpoints, n):
@@ -1150,13 +1501,13 @@ class TestKeepBest:
 
     def test_what_stays_is_whole(self, impl, checkpoints):
         impl.keep_best(checkpoints, 1)
-        assert impl.load_checkpoint(checkpoints / "step-5") == {"model": {}, "val_loss": 1e-5}
+        assert load_checkpoint(checkpoints / "step-5") == {"model": {}, "val_loss": 1e-5}
 
     @pytest.mark.parametrize("n", [0, -1])
     def test_to_keep_none_is_an_error_that_deletes_nothing(self, impl, checkpoints, n):
-        with pytest.raises(ValueError, match=f"{n}"):
-            impl.keep_best(checkpoints, n)
-        assert sorted(os.listdir(checkpoints)) == sorted(LOSSES)
+        must_be(ValueError, lambda: impl.keep_best(checkpoints, n), f"n = {n}", naming=f"{n}")
+        left = sorted(os.listdir(checkpoints))
+        assert left == sorted(LOSSES), f"n = {n} is refused, and yet it leaves only {left}."
 
     @pytest.mark.parametrize(
         "losses, expected",
@@ -1165,30 +1516,49 @@ class TestKeepBest:
             ([0.2, 0.1, 0.2, 0.2], ["1", "0"]),
             ([math.nan, 0.2, 0.1, math.nan], ["2", "1"]),
             ([0.2, math.nan, math.inf], ["0", "2"]),
+            ([math.nan, math.nan, math.nan], ["0", "1"]),
         ],
     )
     def test_the_best_comes_first_ties_by_name_and_nan_last(self, impl, losses, expected, tmp_path):
-        for i, loss in enumerate(losses):
-            save_checkpoint(tmp_path / f"{i}", {"model": {}, "val_loss": loss})
-        assert impl.keep_best(tmp_path, 2) == [tmp_path / name for name in expected]
+        for i in reversed(range(len(losses))):  # neither oldest nor newest is what counts
+            save_checkpoint(tmp_path / f"{i}", {"model": {}, "val_loss": losses[i]})
+        kept = [Path(path).name for path in impl.keep_best(tmp_path, 2)]
+        assert kept == expected, (
+            f"Of checkpoints 0, 1, ... with val_loss {losses} the two best are {expected}, the "
+            f"best first; it returns {kept}."
+        )
+        left = sorted(os.listdir(tmp_path))
+        assert left == sorted(kept), f"It returns {kept}, and leaves {left}."
+
+    def test_it_returns_paths_in_the_folder_which_may_be_text(self, impl, checkpoints):
+        kept = impl.keep_best(str(checkpoints), 1)
+        told = f"It should return the path of step-5, the best one, in a list; it returns {kept}"
+        assert kept == [checkpoints / "step-5"], told
 
     @pytest.mark.parametrize("leftover", ["1.new", "1.old"])
     def test_what_a_kill_left_behind_takes_no_place(self, impl, leftover, tmp_path):
         for name, loss in (("0", 0.5), (leftover, 0.1)):
             save_checkpoint(tmp_path / name, {"model": {}, "val_loss": loss})
-        assert impl.keep_best(tmp_path, 1) == [tmp_path / "0"]
-        assert (tmp_path / "0").exists()
+        kept = [Path(path).name for path in impl.keep_best(tmp_path, 1)]
+        told = f"{leftover} is the leftover of a kill, and no checkpoint beside 0"
+        assert kept == ["0"], f"{told}; it returns {kept}."
+        assert (tmp_path / "0").exists(), f"{told}; but 0 was deleted for it."
 
     def test_other_things_in_the_folder_stay(self, impl, tmp_path):
         (tmp_path / "notes").mkdir()
         (tmp_path / "readme.txt").write_text("mine", encoding="utf-8")
-        for name, loss in (("0", 0.5), ("1", 0.1)):
+        for name, loss in (("0", 0.5), ("1", 0.1), ("9.new", 0.9), ("9.old", 0.8)):
             save_checkpoint(tmp_path / name, {"model": {}, "val_loss": loss})
         impl.keep_best(tmp_path, 1)
-        assert sorted(os.listdir(tmp_path)) == ["1", "notes", "readme.txt"]
+        wanted, left = ["1", "9.new", "9.old", "notes", "readme.txt"], sorted(os.listdir(tmp_path))
+        told = "All other things in the folder stay, those of a kill among them"
+        assert left == wanted, f"{told}: there should be {wanted}, and there is {left}."
 
     def test_an_empty_folder_has_no_best(self, impl, tmp_path):
         assert impl.keep_best(tmp_path, 3) == []
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "keep_best")
 
 
 class TestTheBestOfDamagedOnes:
