@@ -108,7 +108,7 @@ class Train(Source):
             if settings.mine and processes.count > 1:
                 raise ValueError("--mine is for one process: leave out torchrun")
             out = self.folder()  # its name may hold the time
-            if settings.mine:  # yours need not look
+            if settings.mine:  # your `train` need not
                 check_training_fits(settings, choose_device(settings.device))
             processes.tell(out)
         else:
@@ -119,16 +119,21 @@ class Train(Source):
                 if settings.mine:
                     settings = eager_unless_compiled(settings)
                 best = train(settings, out, self.resume, processes)
+                told = f"best validation loss {best:.4f}" if processes.first else ""
         except KeyboardInterrupt:
             if processes.first:
-                print(f"\nstopped; to go on: {resume_command(out, processes)}", flush=True)
+                begun = (out / "config.toml").exists()
+                way = (
+                    f"to go on: {resume_command(out, processes)}" if begun else "nothing had begun"
+                )
+                print(f"\nstopped; {way}", flush=True)
                 processes.tell(None)
             else:
                 processes.told()  # before it has ended, torchrun would end the first too
             return 130
         if processes.first:
             where = visible(str(out))
-            print(f"best validation loss {best:.4f}; see loss.png and samples.md in {where}")
+            print(f"{told}; see loss.png and samples.md in {where}")
         return 0
 
 
