@@ -120,8 +120,8 @@ class Slipping(Grades):
             if graded and variant_of(item) == "exercises":
                 item._initrequest()
                 item._report_sections.clear()
-                other = next(other for other in session.items if other is not item)  # keeps what
-                session.config.hook.pytest_runtest_protocol(item=item, nextitem=other)  # all share
+                others = (other for other in session.items if other.parent is not item.parent)
+                session.config.hook.pytest_runtest_protocol(item=item, nextitem=next(others, None))
         blocks = list(self.blocks.values())
         waiting(blocks, self.root)
         told = "\n".join(render(blocks, 80, self.root))
