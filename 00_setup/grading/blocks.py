@@ -107,10 +107,13 @@ def lines_of(failure: Failure, root: Path) -> list[str]:
 
 def what_happened(failure: Failure, root: Path) -> list[str]:
     """True of this test: the place where it stopped, what the test has to say, what came back."""
-    if stopped := where_it_stopped(failure.error, root):
-        return stopped.splitlines()
-    lines = [own] if (own := said_by_the_test(failure.error)) else []
     found = first_difference(failure.yours, failure.ours)
+    if stopped := where_it_stopped(failure.error, root):
+        lines = stopped.splitlines()
+        if found and isinstance(found[1].result, Raised):
+            lines += difference(*found)
+        return lines
+    lines = [own] if (own := said_by_the_test(failure.error)) else []
     if found is None:
         if not lines and not isinstance(failure.error, AssertionError):
             told = " ".join(str(failure.error).split())
@@ -188,7 +191,7 @@ def call_in_words(yours: Call, ours: Call) -> list[str]:
     if isinstance(ours.result, Raised):
         return [*lines, f"It gave: {few(yours.result) or described(yours.result, {})}"]
     got, want = few(yours.result), few(ours.result)
-    return [*lines, f"It gave: {got}", f"Expected: {want}"] if got and want else lines
+    return [*lines, f"It gave: {got}", f"Expected: {want}"] if got and got != want else lines
 
 
 def described(value: Any, sizes: Sizes) -> str:

@@ -23,6 +23,12 @@ PASSING = re.compile(
 )
 
 
+class Named(str):
+    """In the place of a thing that is told by the name of its class alone."""
+
+    __repr__ = str.__str__
+
+
 @dataclass(frozen=True)
 class Raised:
     """What came back where an exception did."""
@@ -164,7 +170,7 @@ def named(function: Callable, args: tuple, options: dict) -> dict[str, Any]:
 def copied(value: Any) -> Any:
     """As it is now, whatever becomes of it: tensors with their gradients, and no graph."""
     if isinstance(value, nn.Module | torch.Generator | torch.optim.Optimizer) or callable(value):
-        return type(value).__name__  # these are changed by what they are for
+        return Named(type(value).__name__)  # these are changed by what they are for
     if isinstance(value, Tensor):
         kept = value.detach().clone()
         return [kept, value.grad.clone()] if value.is_leaf and value.grad is not None else kept
