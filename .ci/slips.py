@@ -78,15 +78,21 @@ def with_slip(solved: str, slip: Slip) -> str:
     lines = solved.splitlines()
     given, imports = [], []
     for part in ast.parse(slip.code).body:
-        text = ast.get_source_segment(slip.code, part)
+        text = source(slip.code, part)
         (imports if isinstance(part, ast.Import | ast.ImportFrom) else given).append(text)
     kept = [
-        *lines[: node.lineno - 1],
+        *lines[: min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1],
         *"\n\n\n".join(given).splitlines(),
         *lines[node.end_lineno :],
     ]
     first = next(i for i, line in enumerate(kept) if line.startswith(("import", "from")))
     return "\n".join([*kept[:first], *imports, *kept[first:]]) + "\n"
+
+
+def source(code: str, part: ast.stmt) -> str:
+    """The lines of a statement, its decorators among them."""
+    first = min([part.lineno, *(d.lineno for d in getattr(part, "decorator_list", []))])
+    return "\n".join(code.splitlines()[first - 1 : part.end_lineno])
 
 
 class Slipping(Grades):

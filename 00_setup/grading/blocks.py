@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
+from tiny_transformer.setup.grading.examples import WrongExample
 from tiny_transformer.setup.grading.families import Sizes, explain, explain_closeness
 from tiny_transformer.setup.grading.recording import Call, Raised, brief, passing, same_answer
 
@@ -35,6 +36,8 @@ class Failure:
     def rank(self) -> int:
         if self.hint:
             return 0
+        if isinstance(self.error, WrongExample):
+            return 3
         if said_by_the_test(self.error):
             return 1
         if not isinstance(self.error, AssertionError):
@@ -114,6 +117,8 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
             lines += difference(*found)
         return lines
     lines = [own] if (own := said_by_the_test(failure.error)) else []
+    if isinstance(failure.error, WrongExample):
+        return lines
     if found is None:
         if not lines and not isinstance(failure.error, AssertionError):
             told = " ".join(str(failure.error).split())
@@ -142,7 +147,10 @@ def first_difference(yours: list[Call], ours: list[Call]) -> tuple[Call, Call] |
     for a, b in zip(yours, ours, strict=False):
         if not same_answer(list(a.before.values()), list(b.before.values())):
             return None
-        if not same_answer(a.came_back, b.came_back, strict=True):
+        if isinstance(a.result, Raised) and isinstance(b.result, Raised):
+            if a.result.kind is not b.result.kind:  # the words may be others
+                return a, b
+        elif not same_answer(a.came_back, b.came_back, strict=True):
             return a, b
     return None
 

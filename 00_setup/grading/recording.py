@@ -188,7 +188,7 @@ def same_answer(a: Any, b: Any, strict: bool = False) -> bool:
     """Whether two answers are equal up to rounding; the strict measure is that of the tests."""
     if isinstance(a, Raised) and isinstance(b, Raised):
         return a.kind == b.kind and passing(a.message) == passing(b.message)
-    if a is None or b is None:
+    if isinstance(a, Raised | None) or isinstance(b, Raised | None):
         return a is b
     if isinstance(a, PurePath | str) and isinstance(b, PurePath | str):
         return type(a) is type(b) and passing(str(a)) == passing(str(b))

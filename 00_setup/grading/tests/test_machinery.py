@@ -384,3 +384,27 @@ def test_misconceptions_skips_a_module_that_has_none(run):
 def test_a_test_that_names_no_exercise_is_refused(run):
     result = run(**{"tests/deep/test_toy": "def test_nothing(impl):\n    pass\n"})
     result.stdout.fnmatch_lines(["*test_nothing uses `impl`; mark the exercise it grades*"])
+
+
+REFUSES = "def double(x, times=1):\n    if x < 0:\n        raise ValueError(x)\n    return 2 * x\n"
+OF_REFUSING = """
+import pytest
+
+@pytest.mark.exercise("double")
+def test_a_negative_number_is_an_error(impl):
+    with pytest.raises(ValueError):
+        impl.double(-1)
+"""
+
+
+@pytest.mark.parametrize("check", ["assert x >= 0, x", "if x < 0: raise KeyError(x)"])
+def test_another_error_than_the_one_asked_for_is_told_with_both(run, check):
+    exercises = f"def double(x, times=1):\n    {check}\n    return 2 * x\n"
+    result = run(
+        exercises=exercises,
+        reference=REFUSES,
+        misconceptions=None,
+        **{"tests/deep/test_toy": OF_REFUSING},
+    )
+    result.stdout.re_match_lines([r".*(AssertionError|KeyError) in double, 77_toy/exercises.py:2"])
+    result.stdout.re_match_lines([r".*double should raise a ValueError here"])
