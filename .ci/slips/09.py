@@ -31,8 +31,9 @@ def train(config, out, resume=False, processes=ALONE):
     session = Session(model, optimizer, batches, text, config, scaler)
     if claim_folder(out, config, resume):
         session.restore(out / "last")
+    compiled = torch.compile(model) if arithmetic.compile else model
     steps = training_steps(
-        model, optimizer, train_tokens, config.train, batches, start=session.step, STEP_OPTIONS
+        compiled, optimizer, train_tokens, config.train, batches, start=session.step, STEP_OPTIONS
     )
     last = config.train.max_steps
     with Reporter(out, config, session) as reporter, interruptions() as interrupted:
