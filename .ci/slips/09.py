@@ -292,7 +292,7 @@ def build_model(config, text):
     ),
     Slip(
         "gallery",
-        "ids on the CPU",
+        "right: ids on the CPU, where the model is",
         swap(
             swap(
                 GALLERY,
@@ -302,8 +302,7 @@ def build_model(config, text):
             "torch.tensor([len(row) for row in ids], device=device)",
             "torch.tensor([len(row) for row in ids])",
         ),
-        say=["device"],
-        never=["padding", "generator"],
+        right=True,
     ),
     Slip(
         "gallery",

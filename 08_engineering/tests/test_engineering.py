@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -816,10 +817,22 @@ class TestSaveCheckpoint:
         impl.save_checkpoint(tmp_path / "last", {"model": model})
         assert same(load_checkpoint(tmp_path / "last")["model"], model)
 
-    def test_turned_weights_can_be_saved(self, impl, tmp_path):
-        model = {"turned": torch.randn(3, 4).T}
-        impl.save_checkpoint(tmp_path / "last", {"model": model})
-        assert same(load_checkpoint(tmp_path / "last")["model"], model)
+    def test_turned_tensors_can_be_saved(self, impl, tmp_path):
+        state = {"model": {"turned": torch.randn(3, 4).T}, "moments": [torch.randn(3, 4).T]}
+        impl.save_checkpoint(tmp_path / "last", dict(state))
+        assert same(load_checkpoint(tmp_path / "last"), state)
+
+    def test_parameters_can_be_saved(self, impl, tmp_path):
+        state = {"model": {"w": nn.Parameter(torch.ones(2))}, "best": nn.Parameter(torch.ones(2))}
+        impl.save_checkpoint(tmp_path / "last", dict(state))
+        assert same(load_checkpoint(tmp_path / "last"), state)
+
+    def test_no_file_stays_open(self, impl, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        files = (Path(file.path) for file in psutil.Process().open_files())
+        left = sorted(file.name for file in files if tmp_path in file.parents)
+        told = "and each save leaves more, until the system gives no more."
+        assert not left, f"After a save {', '.join(left)} of it stay open, {told}"
 
     def test_folders_on_the_way_are_made(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "runs" / "a" / "last", state_of(1))
@@ -839,6 +852,9 @@ class TestSaveCheckpoint:
             lambda: impl.save_checkpoint(path, state_of(2)), path.parent
         ):
             is_whole(path, state_of(1), state_of(2))
+            others = set(os.listdir(path.parent)) - {"last", "last.new", "last.old"}
+            told = "In between there is to be nothing but last.new and last.old, which nobody takes"
+            assert not others, f"{told} for a checkpoint; a kill leaves {', '.join(others)}."
 
     def test_a_kill_does_not_stand_in_the_way_of_the_next_save(self, impl, killer, tmp_path):
         path = tmp_path / "run" / "last"

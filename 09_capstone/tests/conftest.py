@@ -1,5 +1,6 @@
 """What the tests of the command line share."""
 
+import os
 import sys
 
 import pytest
@@ -34,3 +35,4 @@ def short_reports(monkeypatch, request):
     if request.node.get_closest_marker("exercise"):  # what a learner prints shall be found
         monkeypatch.setattr(report, "print", lambda *_, **__: None, raising=False)
         monkeypatch.setattr(report.tqdm, "write", lambda *_, **__: None)
+        monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and against power cuts only

@@ -119,8 +119,8 @@ class TestBuildModel:
         )
         told = sorted(ours.keys() ^ theirs.keys())[:3]
         assert ours == theirs, (
-            f"With norm='rms', positions='rope' and bias=False the model must be the modern one that "
-            f"`build` makes; it differs in {', '.join(told)} and more."
+            f"With norm='rms', positions='rope' and bias=False the model must be the modern one "
+            f"that `build` makes; it differs in {', '.join(told)} and more."
         )
 
     def test_its_example_is_true(self, impl):
@@ -131,6 +131,20 @@ class TestBuildModel:
 def quick(config):
     """A run of five steps, evaluated after the second, the fourth and the last."""
     return replace(config, log_every=1, eval_every=2, train=replace(config.train, max_steps=5))
+
+
+@pytest.fixture(scope="session")
+def finished(quick, tmp_path_factory) -> Callable[[Any], tuple[float, Path]]:
+    """Gives a quick run of an implementation, made once, for the tests that only look."""
+    runs = {}
+
+    def of(impl: Any) -> tuple[float, Path]:
+        if impl.train not in runs:
+            out = tmp_path_factory.mktemp("quick") / "run"
+            runs[impl.train] = impl.train(quick, out), out
+        return runs[impl.train]
+
+    return of
 
 
 def recorded(out: Path, name: str) -> dict[int, Any]:
@@ -162,10 +176,10 @@ def cut_at(step: int, number: int, monkeypatch, train: Callable, *args: Any) -> 
 
 @pytest.mark.exercise("train")
 class TestTrain:
-    def test_a_run_folder_holds_everything(self, impl, quick, tmp_path):
-        impl.train(quick, tmp_path / "run")
+    def test_a_run_folder_holds_everything(self, impl, finished):
+        _, out = finished(impl)
         names = {"config.toml", "metrics.jsonl", "last", "best", "loss.png", "samples.md"}
-        lacking = sorted(names - {path.name for path in (tmp_path / "run").iterdir()})
+        lacking = sorted(names - {path.name for path in out.iterdir()})
         assert not lacking, f"After the run its folder lacks {', '.join(lacking)}."
 
     def test_the_model_learns(self, impl, config, tmp_path):
@@ -235,10 +249,10 @@ class TestTrain:
         told = "Runs of the seeds 1 and 2 end with the same weights."
         assert weights(tmp_path / "1") != weights(tmp_path / "2"), told
 
-    def test_its_config_has_the_vocabulary_of_the_text(self, impl, quick, tmp_path):
-        impl.train(quick, tmp_path / "run")
+    def test_its_config_has_the_vocabulary_of_the_text(self, impl, quick, finished):
+        _, out = finished(impl)
         size = len(set(Path(quick.corpus).read_text(encoding="utf-8")))
-        saved = read_run_config(tmp_path / "run").model.vocab_size
+        saved = read_run_config(out).model.vocab_size
         told = f"The text has {size} characters; the run's config.toml says vocab_size = {saved}"
         assert saved == size, f"{told}, and is not the config of the model that is trained."
 
@@ -262,25 +276,25 @@ class TestTrain:
         except ValueError as error:
             pytest.fail(f"A split of 17 tokens is longer than the context, 16; here: {error}")
 
-    def test_the_loss_is_measured_now_and_then_and_after_the_last_step(self, impl, quick, tmp_path):
-        impl.train(quick, tmp_path / "run")
-        steps = list(recorded(tmp_path / "run", "val_loss"))
+    def test_the_loss_is_measured_now_and_then_and_after_the_last_step(self, impl, finished):
+        _, out = finished(impl)
+        steps = list(recorded(out, "val_loss"))
         assert steps == [2, 4, 5], (
             f"Of 5 steps with eval_every = 2 the validation loss must be evaluated after 2, 4 and "
             f"the last step, 5; metrics.jsonl has it after {steps}."
         )
 
-    def test_every_other_step_reports_its_training_loss(self, impl, quick, tmp_path):
-        impl.train(quick, tmp_path / "run")
-        steps = list(recorded(tmp_path / "run", "train_loss"))
+    def test_every_other_step_reports_its_training_loss(self, impl, finished):
+        _, out = finished(impl)
+        steps = list(recorded(out, "train_loss"))
         told = f"With log_every = 1 each of the 5 steps must be reported once; here {steps} are."
         assert steps == [1, 2, 3, 4, 5], told
 
-    def test_what_was_measured_is_saved(self, impl, quick, tmp_path):
-        impl.train(quick, tmp_path / "run")
-        last = load_checkpoint(tmp_path / "run" / "last")
+    def test_what_was_measured_is_saved(self, impl, finished):
+        _, out = finished(impl)
+        last = load_checkpoint(out / "last")
         assert last["step"] == 5, f"After 5 steps last/ holds the state after step {last['step']}."
-        loss = recorded(tmp_path / "run", "val_loss")[5]
+        loss = recorded(out, "val_loss")[5]
         told = f"After the last step {loss} was measured, and last/ was saved with"
         assert last["val_loss"] == loss, f"{told} {last['val_loss']}."
 
