@@ -174,6 +174,22 @@ def cut_at(step: int, number: int, monkeypatch, train: Callable, *args: Any) -> 
     pytest.fail(f"A run that was interrupted in step {step} must raise KeyboardInterrupt after it.")
 
 
+class Compiled(torch.nn.Module):
+    """What `torch.compile` makes of a model, without the time that it takes."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self._orig_mod = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_orig_mod":
+            return super().__getattr__(name)
+        return getattr(self._orig_mod, name)
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return self._orig_mod(*args, **options)
+
+
 @pytest.mark.exercise("train")
 class TestTrain:
     def test_a_run_folder_holds_everything(self, impl, finished):
@@ -394,20 +410,29 @@ class TestTrain:
         assert set(seen) == {(half == "bf16", half == "fp16")}, (
             f"{told} {'a' if seen[0][1] else 'no'} scaler."
         )
-        if half == "fp16":
-            loss = evaluate(load_run(tmp_path / "run")[0], validation(quick, tmp_path / "run"))
-            told = "A run in float16 is evaluated in float32"
-            assert best == pytest.approx(loss, abs=1e-6), f"{told}: {loss}, not {best}."
+        model, tokens = load_run(tmp_path / "run")[0], validation(quick, tmp_path / "run")
+        loss = evaluate(model, tokens, bf16=half == "bf16")
+        told = f"It is evaluated in {'bfloat16' if half == 'bf16' else 'float32'} then"
+        assert best == pytest.approx(loss, abs=1e-6), f"{told}: {loss}, not {best}."
 
     @pytest.mark.parametrize("compiled", [True, False])
     def test_its_steps_are_compiled_or_not(self, impl, quick, compiled, tmp_path, monkeypatch):
-        seen = []
+        original, seen = training.train_step, set()
+
+        def train_step(model, *args):
+            seen.add(isinstance(model, Compiled))
+            return original(model, *args)
+
         what = "tiny_transformer.engineering.speed.compile_obstacle"
         monkeypatch.setattr(what, lambda device: "")
-        monkeypatch.setattr(torch, "compile", lambda model, **_: seen.append(model) or model)
+        monkeypatch.setattr(torch, "compile", lambda model, **_: Compiled(model))
+        monkeypatch.setattr(training, "train_step", train_step)
         impl.train(replace(quick, compile=compiled), tmp_path / "run")
-        told = f"With compile = {compiled} the model is {'' if seen else 'not '}compiled."
-        assert bool(seen) == compiled, told
+        told = f"With compile = {compiled} its steps train a model that is"
+        assert seen == {compiled}, f"{told} {'not ' if compiled else ''}compiled."
+        names = load_checkpoint(tmp_path / "run" / "last")["model"]
+        named = [name for name in names if name.startswith("_orig_mod")]
+        assert not named, f"The compiled model is saved, whose weights have names like {named[0]}."
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "train")
