@@ -25,6 +25,7 @@ ALL = folders(ROOT)
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "AGENTS.md",
     *sorted(ROOT.glob("0*_*/**/*.md")),
     *sorted(ROOT.glob("0*_*/notebook.py")),
 ]

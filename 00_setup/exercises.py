@@ -1,5 +1,8 @@
 """Your turn: shapes. Replace each `raise NotImplementedError`, then run `pytest 00_setup`.
 
+Each is graded on its good habits too (`theory.md`): the input left as it was, any dtype, device
+and memory layout, the graph kept.
+
 Shapes: B batch, T query/sequence length, S key length, d_model width of a position's vector,
 d_k key width, d_in and d_out widths of a layer, vocab_size number of different tokens.
 """
@@ -68,10 +71,10 @@ def pick_scores(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """★★ (..., d_in) -> (..., d_out): x @ weight.T + bias, without using `nn.Linear`.
+    """★★ (..., d_in) -> (..., d_out): x @ weight.T + bias, with parameters of your own.
 
-    Parameters: weight (d_out, d_in) and bias (d_out,), both starting uniform in
-    +-1 / sqrt(d_in).
+    No `nn.Linear`; `F.linear` may multiply. Parameters: weight (d_out, d_in) and bias (d_out,),
+    both starting uniform in +-1 / sqrt(d_in).
 
     >>> [(name, tuple(p.shape)) for name, p in Linear(d_in=3, d_out=2).named_parameters()]
     [('weight', (2, 3)), ('bias', (2,))]
@@ -88,7 +91,8 @@ class Linear(nn.Module):
 def sgd_step(params: Iterable[Tensor], lr: float) -> None:
     """★★ Move every parameter, in place, by -lr times its gradient (`param.grad`).
 
-    Parameters whose gradient is None stay where they are; gradients are left as they are.
+    In place: the model holds these very tensors, and must see them changed. Parameters whose
+    gradient is None stay where they are; gradients are left as they are.
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> (w**2).sum().backward()  # the gradient is 2w

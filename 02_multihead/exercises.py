@@ -1,6 +1,8 @@
 """Your turn: multi-head attention. Replace each `raise NotImplementedError`; `pytest 02_multihead`.
 
 The order is the order of `theory.md`. Each exercise may use the ones above it.
+Each is graded on its good habits too (`00_setup/theory.md`): the input left as it was, any dtype,
+device and memory layout, the graph kept.
 Shapes: B batch, T query positions, S key positions, d_head = d_model / n_heads.
 """
 

@@ -1,9 +1,12 @@
 """Your turn: the block. Replace each `raise NotImplementedError`; `pytest 03_transformer_block`.
 
 The order is the order of `theory.md`. Each exercise may use the ones above it.
+Each is graded on its good habits too (`00_setup/theory.md`): the input left as it was, any dtype,
+device and memory layout, the graph kept.
 Shapes: B batch, T positions, d_model width of the residual stream, d_ff width inside the FFN.
 """
 
+import math
 from collections.abc import Callable
 
 import torch

@@ -1,6 +1,8 @@
 """Your turn: embeddings. Replace each `raise NotImplementedError`, then run `pytest 04_embeddings`.
 
 The order is the order of `theory.md`. Each exercise may use the ones above it.
+Each is graded on its good habits too (`00_setup/theory.md`): the input left as it was, any dtype,
+device and memory layout, the graph kept.
 Shapes: B batch, T positions, d_model width of the residual stream, d_head width of one head.
 """
 

@@ -35,22 +35,23 @@ class ModelConfig:
         ValueError: names the field whose value makes no model.
     """
 
-    vocab_size: int = 65
+    vocab_size: int = 65  # how many tokens there are; a run takes that of its text
     max_len: int = 64  # the context: how many tokens the model reads at once
-    d_model: int = 128
-    n_layers: int = 4
-    n_heads: int = 4
-    d_ff: int = 512
-    dropout: float = 0.0
-    positions: Literal["learned", "sinusoidal", "rope"] = "learned"
+    d_model: int = 128  # numbers that describe one position
+    n_layers: int = 4  # blocks
+    n_heads: int = 4  # attention heads of each block; they share d_model
+    d_ff: int = 512  # width inside the feed-forward network
+    dropout: float = 0.0  # the share of numbers that each training step leaves out
+    positions: Literal["learned", "sinusoidal", "rope"] = "learned"  # how the order is told
+
     # What came after GPT-2, or differs from it: `modern.py` puts it in.
-    norm: Literal["layer", "rms"] = "layer"
-    bias: bool = True
-    tie_weights: bool = True
-    qk_norm: bool = False
-    activation: Literal["gelu", "relu2"] = "gelu"
-    token_shift: bool = False
-    zero_init: bool = False
+    norm: Literal["layer", "rms"] = "layer"  # LayerNorm or RMSNorm
+    bias: bool = True  # of the LayerNorms and of the blocks' linear layers
+    tie_weights: bool = True  # the head shares the table of the token embedding
+    qk_norm: bool = False  # queries and keys are normalized
+    activation: Literal["gelu", "relu2"] = "gelu"  # inside the feed-forward network
+    token_shift: bool = False  # each token's vector gets a share of the one before it
+    zero_init: bool = False  # every block starts as the identity
 
     def __post_init__(self):
         for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff"):

@@ -22,21 +22,22 @@ GOLDEN_RATIO = (1 + 5**0.5) / 2
 class TrainConfig:
     """How to train. The defaults are nanoGPT's published recipe for two laptop cores.
 
-    A value that cannot train is a ValueError that names its field.
+    Raises:
+        ValueError: names the field whose value cannot train.
     """
 
     batch_size: int = 12  # sequences in one optimizer step
     accumulate: int = 1  # forward and backward passes that the batch is split into
-    max_steps: int = 2000
-    warmup_steps: int = 100
-    max_lr: float = 1e-3
-    min_lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.1
+    max_steps: int = 2000  # optimizer steps in all
+    warmup_steps: int = 100  # in which the learning rate rises to max_lr
+    max_lr: float = 1e-3  # the highest learning rate
+    min_lr: float = 1e-4  # the learning rate of the end
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's: how long its averages remember
+    weight_decay: float = 0.1  # of matrices; biases and norms have none
     max_norm: float = 1.0  # gradients longer than this are shortened to it
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: warm up, stay, decay
     decay_fraction: float = 0.6  # of the steps, in which "wsd" goes down to min_lr
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the blocks' matrices
     muon_lr: float = 0.02  # for the blocks' matrices; the rest keeps AdamW and max_lr
     order: Literal["random", "even"] = "random"  # in which windows of the text are read
 

@@ -17,15 +17,15 @@ from tiny_transformer.training.reference import TrainConfig
 class RunConfig:
     """Everything that decides how a run goes; the same values give the same run."""
 
-    seed: int = 1
+    seed: int = 1  # of every random state
     corpus: str | None = None  # a UTF-8 text file; None is tiny Shakespeare
     device: str = "auto"  # auto, cpu, cuda or mps
     bf16: bool | None = None  # bfloat16 where safe; None: on a GPU that has it
     fp16: bool | None = None  # float16 where safe; None: on a GPU that has this but no bfloat16
     compile: bool | None = None  # torch.compile the training step; None: on a GPU that can
     matmul_precision: Literal["highest", "high", "medium"] = "highest"  # see `speed.py`
-    log_every: int = 10  # steps
-    eval_every: int = 250  # steps; each writes a checkpoint too
+    log_every: int = 10  # steps between two lines of the metrics
+    eval_every: int = 250  # steps between two evaluations; each writes a checkpoint too
     eval_tokens: int | None = 200_000  # of the validation split, its first; None is all
     mine: bool = False  # build the capstone from your exercises, where they are started
     same_start: bool = False  # --mine begins with the reference's first weights, to compare
@@ -71,15 +71,22 @@ FAST = RunConfig(
     ),
 )
 
+ABOUT = {  # the presets, in the order in which they grow
+    "smoke": "seconds: to see every part move",
+    "cpu": "minutes on two laptop cores",
+    "fast": "ten seconds of a newer recipe, where the CPU has bfloat16",
+    "minute": "a minute of that, with twice the context",
+    "small": "half an hour on one core with bfloat16, and a C++ compiler",
+    "gpu": "the published baby GPT, 10.6 million parameters: for a GPU",
+}
+
 PRESETS = {
-    # Seconds: to see every part move.
     "smoke": RunConfig(
         device="cpu",
         eval_every=20,
         model=ModelConfig(max_len=32, d_model=32, n_layers=2, n_heads=2, d_ff=128),
         train=TrainConfig(max_steps=40, warmup_steps=5, max_lr=1e-2, min_lr=1e-3),
     ),
-    # Two laptop cores, minutes.
     "cpu": RunConfig(
         device="cpu",
         model=ModelConfig(positions="rope", bias=False),
@@ -99,7 +106,6 @@ PRESETS = {
             "train.decay_fraction": 0.9,
         },
     ),
-    # The model in the box: half an hour on one core that has bfloat16, and a C++ compiler.
     "small": RunConfig(
         device="cpu",
         bf16=True,
@@ -127,7 +133,6 @@ PRESETS = {
             optimizer="muon",
         ),
     ),
-    # The published baby GPT, 10.6 million parameters, by the newer recipe: for a graphics card.
     # Two passes a step, so that 4 GB are enough in float32 too (benchmarks/gpu_memory.py).
     "gpu": RunConfig(
         matmul_precision="high",

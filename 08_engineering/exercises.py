@@ -1,6 +1,7 @@
 """Your turn: engineering. Replace each `raise NotImplementedError`; run `pytest 08_engineering`.
 
-The order is the order of `theory.md`. Each exercise may use the ones above it.
+Two sittings: three exercises, then the three of checkpoints, which ask for more. Each may use the
+ones above it.
 
 A checkpoint is a folder of four files, so that yours and everybody's can be exchanged:
 `model.safetensors` holds the weights, `state.safetensors` every other tensor, `state.json`
@@ -23,9 +24,10 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
     {"model": {"width": 16}}. Settings that only fit together can be changed together.
 
     A value must be of the field's type (typeguard's `check_type` compares it with any type hint).
-    Files know fewer types than Python: a list stands for a tuple, a whole number for a float. True
-    and False stand for no number. A name that does not exist, or a value of the wrong type, is
-    a ValueError that names the setting; what the dataclass itself refuses stays refused.
+    Files know fewer types than Python: a list stands for a tuple, a whole number for a float, and
+    becomes one. True and False stand for no number. A name that does not exist, or a value of the
+    wrong type, is a ValueError that names the setting; what the dataclass itself refuses stays
+    refused.
 
     >>> Model = make_dataclass("Model", [("width", int, 8), ("rate", float, 0.1)], frozen=True)
     >>> Run = make_dataclass("Run", [("seed", int, 1), ("model", Model, Model())], frozen=True)
@@ -45,6 +47,44 @@ def seed_everything(seed: int) -> None:
     True
     """
     raise NotImplementedError
+
+
+class MetricsLog:
+    """★ A run's numbers, one JSON object a line, in the file `path`.
+
+    A file that does not exist yet is an empty log.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     log = MetricsLog(Path(folder, "metrics.jsonl"))
+    ...     log.append({"step": 1, "train_loss": 4.2})
+    ...     log.append({"step": 2, "train_loss": 3.9})
+    ...     log.rewind(1)
+    ...     log.read()
+    [{'step': 1, 'train_loss': 4.2}]
+    """
+
+    def __init__(self, path: Path | str):
+        raise NotImplementedError
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record at the end. Another process can read it as soon as this returns.
+
+        The file grows, and is not written anew: a kill loses no other record, and whoever follows
+        the file sees the new one. A kill may have cut the last line short: its rest is removed
+        first.
+        """
+        raise NotImplementedError
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records, in order, but for a last line that a kill cut short.
+
+        No other line is passed over: one that is no JSON is a ValueError, as `json.loads` has it.
+        """
+        raise NotImplementedError
+
+    def rewind(self, step: int) -> None:
+        """Forget the records whose "step" comes after `step`; a kill loses none of the others."""
+        raise NotImplementedError
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
@@ -89,44 +129,6 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     {'model': {}, 'a': {0: tensor([1., 1.])}}
     """
     raise NotImplementedError
-
-
-class MetricsLog:
-    """★ A run's numbers, one JSON object a line, in the file `path`.
-
-    A file that does not exist yet is an empty log.
-
-    >>> with TemporaryDirectory() as folder:
-    ...     log = MetricsLog(Path(folder, "metrics.jsonl"))
-    ...     log.append({"step": 1, "train_loss": 4.2})
-    ...     log.append({"step": 2, "train_loss": 3.9})
-    ...     log.rewind(1)
-    ...     log.read()
-    [{'step': 1, 'train_loss': 4.2}]
-    """
-
-    def __init__(self, path: Path | str):
-        raise NotImplementedError
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record at the end. Another process can read it as soon as this returns.
-
-        The file grows, and is not written anew: a kill loses no other record, and whoever follows
-        the file sees the new one. A kill may have cut the last line short: its rest is removed
-        first.
-        """
-        raise NotImplementedError
-
-    def read(self) -> list[dict[str, Any]]:
-        """All records, in order, but for a last line that a kill cut short.
-
-        No other line is passed over: one that is no JSON is a ValueError, as `json.loads` has it.
-        """
-        raise NotImplementedError
-
-    def rewind(self, step: int) -> None:
-        """Forget the records whose "step" comes after `step`; a kill loses none of the others."""
-        raise NotImplementedError
 
 
 def keep_best(folder: Path | str, n: int) -> list[Path]:

@@ -44,9 +44,15 @@ def outcome(act: Callable[[], Any]) -> str:
 
 
 @probe("override")
-def a_nested_an_unknown_and_two_mistyped_settings(override: Callable) -> dict[str, str]:
+def a_nested_an_unknown_and_three_mistyped_settings(override: Callable) -> dict[str, str]:
     settings = Settings(loud=True, shape=Shape(heads=4))
-    trials = ({"seed": 2, "shape.width": 16}, {"sed": 2}, {"loud": "no"}, {"seed": "3"})
+    trials = (
+        {"seed": 2, "shape.width": 16},
+        {"sed": 2},
+        {"loud": "no"},
+        {"seed": "3"},
+        {"seed": True},
+    )
     return {f"{t}": outcome(lambda trial=t: override(settings, trial)) for t in trials}
 
 
@@ -145,6 +151,16 @@ def two_of_three_beside_a_leftover(keep_best: Callable) -> dict[str, list[str]]:
 
 def believe_any_type(config: Any, assignments: Mapping[str, Any]) -> Any:
     with patch.object(reference, "of_type", lambda hint, value, name: value):
+        return reference.override(config, assignments)
+
+
+def count_with_bools(config: Any, assignments: Mapping[str, Any]) -> Any:
+    def of_type(hint: Any, value: Any, name: str) -> Any:
+        counts = isinstance(value, bool) and hint in (int, float)
+        return value if counts else checked(hint, value, name)
+
+    checked = reference.of_type
+    with patch.object(reference, "of_type", of_type):
         return reference.override(config, assignments)
 
 
@@ -255,6 +271,12 @@ def keep_leftovers_too(folder: Path | str, n: int) -> list[Path]:
 
 
 MISCONCEPTIONS = [
+    Misconception(
+        "override",
+        wrong=count_with_bools,
+        hint="You take True where a number is due. To Python, and to typeguard with it, True is "
+        "the int 1; in a setting it is a mistake: refuse it where the type has no bool.",
+    ),
     Misconception(
         "override",
         wrong=believe_any_type,

@@ -2,28 +2,36 @@
 
 import io
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import Tensor, nn
 
 from tiny_transformer.capstone import doors
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import eager_unless_compiled, rehearse, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
-from tiny_transformer.capstone.session import resume_command
-from tiny_transformer.capstone.terminal import standard_streams, visible
+from tiny_transformer.capstone.session import flatten, resume_command
+from tiny_transformer.capstone.terminal import Voice, standard_streams, visible
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data.corpus import CorpusError, load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
-from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
+from tiny_transformer.engineering.config import (
+    ABOUT,
+    PRESETS,
+    RunConfig,
+    read_config,
+    read_run_config,
+)
 from tiny_transformer.engineering.memory import check_fits, check_training_fits
 from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.reference import replace_file
@@ -31,7 +39,7 @@ from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.device import choose_device
-from tiny_transformer.setup.grading.progress import folders, read_results, summary
+from tiny_transformer.setup.grading.progress import folders, read_exercises, read_results, summary
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
@@ -39,8 +47,20 @@ from tiny_transformer.training.reference import TrainConfig
 RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
-OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
+LARGER = {"smoke": "cpu", "cpu": "minute", "fast": "minute", "minute": "small"}
+CHANGED = {  # what a learner changes in a run, and what is said of it; --help-all has the rest
+    "seed": "another number, another run of the same settings",
+    "device": "auto, cpu, cuda or mps",
+    "model.max_len": "the context: how many tokens it reads at once",
+    "model.d_model": "how wide it is",
+    "model.n_layers": "how deep",
+    "model.n_heads": "how many attention heads share the width",
+    "model.dropout": "more, where the validation loss rises again",
+    "train.max_steps": "how long it trains",
+    "train.batch_size": "on how many sequences at a time",
+    "train.max_lr": "the highest learning rate",
+}
 
 
 def main() -> None:
@@ -129,7 +149,25 @@ class Train(Source):
         if processes.first:
             where = visible(str(out))
             print(f"best validation loss {best:.4f}; see loss.png and samples.md in {where}")
+            print(visible("\n".join(to_try(settings, out))))
         return 0
+
+
+def to_try(settings: RunConfig, out: Path) -> list[str]:
+    """What suggests itself after a run, as commands."""
+    mine = " --mine" if settings.mine else ""
+    text = f" --corpus {shlex.quote(settings.corpus)}" if settings.corpus else ""
+    run = f"--run {shlex.quote(str(out))}{mine}"
+    lines = [
+        "to try next:",
+        f"  tiny-transformer sample {run}",
+        f"  tiny-transformer gallery {run}",
+    ]
+    like = replace(settings.model, vocab_size=ModelConfig.vocab_size)
+    same = (name for name, preset in PRESETS.items() if preset.model == like)
+    if larger := LARGER.get(next(same, "")):
+        lines.append(f"  tiny-transformer train --preset {larger}{text}{mine}  ({ABOUT[larger]})")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -172,12 +210,14 @@ class Sample:
             run = PRETRAINED
             print("not trained yet: this is the model that comes with the course", file=sys.stderr)
         config = replace(read_run_config(run), mine=self.mine)
+        voice = Voice(sure=not self.mine)
         with exercises(config, doors.of_model(config.model), partial(self.text, run, 2)):
-            text = self.text(run, self.tokens)
-        print(visible(text) if sys.stdout.isatty() else text)
+            text = self.text(run, self.tokens, voice)
+        voice.end(text)
         return 0
 
-    def text(self, run: Path, new: int) -> str:
+    def text(self, run: Path, new: int, voice: Voice | None = None) -> str:
+        """Prompt and continuation; a voice says each character as soon as it is drawn."""
         model, tokenizer = load_run(run)
         beginning = self.prompt
         if beginning is None:
@@ -187,10 +227,48 @@ class Sample:
             model = packed(model)
         generator = torch.Generator().manual_seed(self.seed)
         choice = self.temperature, self.top_k, self.top_p, generator
-        if not self.draft:
+        draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run)))) if self.draft else None
+        said = 0
+
+        def say(tokens: Tensor) -> None:
+            nonlocal said
+            said += len(tokens)
+            if voice:
+                voice.say(tokenizer.decode(tokens))
+
+        def guess(text: Tensor, n: int) -> Tensor:
+            say(text[said:])
+            return draft(text, n)
+
+        if voice:
+            print(f"run: {visible(str(run))}", file=sys.stderr)
+            voice.expect(characters_of(tokenizer))
+        say(prompt[0])
+        if draft:
+            return tokenizer.decode(generate_ahead(model, prompt, new, guess, *choice)[0])
+        with reading_along(model, say):
             return tokenizer.decode(generate(model, prompt, new, *choice)[0])
-        draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run))))
-        return tokenizer.decode(generate_ahead(model, prompt, new, draft, *choice)[0])
+
+
+@contextmanager
+def reading_along(model: nn.Module, say: Callable[[Tensor], None]) -> Iterator[None]:
+    """Meanwhile `say` gets each new token of a text when the model reads it: all but the last.
+
+    The first time the model reads the prompt, and nothing is new.
+    """
+    times = 0
+
+    def hear(_: nn.Module, args: tuple[Any, ...]) -> None:
+        nonlocal times
+        if times and args:
+            say(args[0][0, -1:])
+        times += 1
+
+    handle = model.register_forward_pre_hook(hear)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -272,6 +350,35 @@ class Progress:
         return 0
 
 
+@dataclass(frozen=True)
+class Start:
+    """Who types the name alone reads in five lines how far they are and what to do next."""
+
+    def __call__(self) -> int:
+        results = read_results(ROOT)
+        every = [e for folder in folders(ROOT) for e in read_exercises(ROOT, folder, results)]
+        states = [exercise.state for exercise in every]
+        coming = next((exercise for exercise in every if exercise.state != "solved"), None)
+        lines = [f"{states.count('solved')} of {len(every)} exercises are solved."]
+        if coming:
+            folder = Path(coming.file).parent
+            way = "go on" if coming.state == "begun" else f"read {folder}/theory.md, write it"
+            lines += [
+                f"next: {coming.file}:{coming.line} {coming.name}",
+                f"  {way}, then run: pytest {folder}",
+                "  tiny-transformer train --mine    with what you have; what is missing is ours",
+            ]
+        else:
+            lines += [
+                "next: what you have built",
+                "  tiny-transformer train --mine    a model by your code",
+                "  tiny-transformer gallery --mine  a page that it writes",
+            ]
+        lines.append("  tiny-transformer --help          all commands")
+        print("\n".join(lines))
+        return 0
+
+
 @contextmanager
 def exercises(
     config: RunConfig, needed: list[doors.Door], rehearsal: Callable[[], Any]
@@ -285,7 +392,9 @@ def exercises(
         yield
 
 
-def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progress:
+def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progress | Start:
+    if not args:
+        return Start()
     if args[:1] != ["train"]:
         return read(
             Annotated[Train, tyro.conf.subcommand("train")]
@@ -300,15 +409,45 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
     # Read twice: the preset decides which defaults the other options have.
     source = read_source(args[1:])
     base = source.base()
+    if {"-h", "--help"} & {*args}:
+        print(help_of_training(source.preset, base))
+        sys.exit(0)
     command = read(
         Train,
         prog="tiny-transformer train",
-        args=args[1:],
+        description="All options of train; --help has those that a learner changes.",
+        args=["--help" if arg == "--help-all" else arg for arg in args[1:]],
         default=Train(preset=source.preset, settings=base),
     )
     if (size := command.settings.model.vocab_size) != base.model.vocab_size:
         raise ValueError(f"model.vocab_size is {size}; it is that of the text: leave it out")
     return command
+
+
+def help_of_training(preset: str, base: RunConfig) -> str:
+    """The presets, and what a learner changes, with the values that it has now."""
+    now = flatten(asdict(base))
+    options = {f"{name.replace('_', '-')} {now[name]}": text for name, text in CHANGED.items()}
+    options = {
+        f"preset {preset}": "one of the above",
+        "mine": "with your exercises, where they are started",
+        "out FOLDER": "the run folder; by default a new one in runs/",
+        "resume": "go on with the newest run, or the one in --out",
+        "corpus FILE": "a UTF-8 text of your own, not tiny Shakespeare",
+        **options,
+        "help-all": "all options",
+    }
+    return "\n".join(
+        [
+            "tiny-transformer train [OPTIONS] trains a model. Ctrl-C stops and saves it.",
+            "",
+            "presets:",
+            *(f"  {name:10}{text}" for name, text in ABOUT.items()),
+            "",
+            f"what you may change, and what it is in {preset}:",
+            *(f"  --{option:24}{text}" for option, text in options.items()),
+        ]
+    )
 
 
 def read_source(args: list[str]) -> Source:
@@ -324,7 +463,7 @@ def read(kind: Any, **how: Any) -> Any:
     drawn = io.StringIO()
     try:
         with redirect_stderr(drawn):
-            return tyro.cli(kind, config=OPTIONS, **how)
+            return tyro.cli(kind, **how)
     except SystemExit as exit:
         cause = exit
         while cause := cause.__context__:
@@ -383,7 +522,7 @@ def newest_run() -> Path:
 
 def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
     """The usual prompts whose characters the model knows, else beginnings of its own lines."""
-    known = tokenizer.decode(list(range(tokenizer.vocab_size)))
+    known = characters_of(tokenizer)
     if usual := [prompt for prompt in PROMPTS if set(prompt) <= set(known)]:
         return usual
     lines = []
@@ -391,6 +530,10 @@ def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
         lines = [line[:20] for line in text_of(run).splitlines() if line.strip()]
     own = [line for line in dict.fromkeys(lines) if set(line) <= set(known)]
     return own[: len(PROMPTS)] or [known[0]]
+
+
+def characters_of(tokenizer: CharTokenizer) -> str:
+    return tokenizer.decode(list(range(tokenizer.vocab_size)))
 
 
 def text_of(run: Path) -> str:

@@ -3,6 +3,27 @@
 Three sessions, each assembled from the parts of earlier modules; read `session.py` and
 `report.py` beside this file first. A run is a folder: `config.toml`, `metrics.jsonl`, the
 checkpoints `last/` and `best/`, a TensorBoard log, and at the end `loss.png` and `samples.md`.
+
+What `train` puts together, in the order in which it is needed:
+
+    choose_arithmetic(config, device)               an object: .bf16, .fp16, .compile, .chosen
+    make_optimizer(model, config.train)             an optimizer
+    Session(model, optimizer, batches, text, config, scaler)
+    claim_folder(out, config, resume)               True if there is a checkpoint to go on from
+    session.restore(path)
+    Reporter(out, config, session)                  a context
+    interruptions()                                 a context: a function that says if one came
+    training_steps(model, optimizer, tokens, config.train, batches, start, bf16, scaler=scaler)
+                                                    an iterator: (steps done, loss)
+    evaluate(model, tokens, bf16)                   a float
+    speak(model, tokenizer, config.seed)            a few lines
+    reporter.evaluated(loss, lines)
+    reporter.trained(loss)
+    session.save_evaluated(out, config.keep)        after an evaluation
+    session.save(path)                              otherwise
+    write_report(out)
+
+A session has `step`, `val_loss` and `best_loss`.
 """
 
 import io
@@ -66,8 +87,8 @@ def train(
     The order matters, since each step changes what the next one draws or finds. Leave `processes`
     alone: several of them, started by torchrun, train the reference.
 
-    1. Read the corpus and choose the device. `choose_arithmetic(config, device)` says whether to
-       train in bfloat16 or float16 and compiled, and has a line to print where the machine chose.
+    1. Read the corpus and choose the device. `choose_arithmetic` says whether to train in bfloat16
+       or float16 and compiled; `chosen` is a line to print, or empty.
     2. Set every random state by `config.seed`, then build model and tokenizer. From now on the
        run's config has the model's own, with the vocabulary of the text.
     3. Encode the text, as a tensor on the device, and split it. A validation split that is not
@@ -75,14 +96,15 @@ def train(
        `config.eval_tokens` count.
     4. Move the model to the device and make its optimizer. The batches get a generator of
        their own, seeded by `config.seed`. In float16 there is a `torch.amp.GradScaler(device.type)`
-       too, which the training steps take; evaluate in float32 then. All of them, the text and
-       the config make the session.
-    5. Claim the folder. If that says that there is a checkpoint, restore the session from `last/`.
-    6. Take the training steps, compiled or not, from the one where the session stands, with a
-       Reporter open. After each, the session learns the number of steps done. At every
-       `config.eval_every` steps and at the last one, measure the loss on the validation split
-       for the session, report it with a few lines that the model speaks (seeded by `config.seed`),
-       and save. At all the others report the training loss alone.
+       too, otherwise the scaler is None. All of them, the text and the config make the session.
+    5. Claim the folder, only now: an error above leaves no folder behind. If there is a checkpoint,
+       restore the session from `last/`.
+    6. Take the training steps, from the one where the session stands, with a Reporter open. To
+       train compiled, give them `torch.compile(model)`; all others get the model itself. After each
+       step the session learns the number of steps done. At every `config.eval_every` steps and at
+       the last one, measure the loss on the validation split for the session (in bfloat16 if
+       the steps are), report it with a few lines that the model speaks, and save. At all the
+       others report the training loss alone.
     7. Hold `interruptions` meanwhile. When one came and the run is not finished, save `last/` after
        the step and raise KeyboardInterrupt. A run that is resumed then ends, on the CPU, with
        the same bytes as if nothing had happened.

@@ -86,6 +86,38 @@ class Stream:
             os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
+class Voice:
+    """Says a text on standard output piece by piece, and in the end what of it is unsaid.
+
+    A file or a pipe is to be exact. It waits for the end where the pieces are not `sure`, or where
+    not all of the characters that may come can be written: then nothing is.
+    """
+
+    def __init__(self, sure: bool = True):
+        self.terminal = sys.stdout.isatty()
+        self.waits = not (sure or self.terminal)
+        self.said = ""
+
+    def expect(self, characters: str) -> None:
+        try:
+            characters.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            self.waits = self.waits or not self.terminal
+
+    def say(self, piece: str) -> None:
+        if not self.waits:
+            self.said += piece
+            print(self.shown(piece), end="", flush=True)
+
+    def end(self, text: str) -> None:
+        if not text.startswith(self.said):  # pieces that were not sure: once more
+            print()
+        print(self.shown(text.removeprefix(self.said)))
+
+    def shown(self, text: str) -> str:
+        return visible(text) if self.terminal else text
+
+
 def visible(text: str) -> str:
     r"""The text for a terminal, which would obey control characters: "\x1b[2J" clears it."""
     return "".join(

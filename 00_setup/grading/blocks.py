@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
+from tiny_transformer.setup.grading.examples import WrongExample
 from tiny_transformer.setup.grading.families import Sizes, explain, explain_closeness
 from tiny_transformer.setup.grading.recording import Call, Raised, brief, passing, same_answer
 
@@ -35,6 +36,8 @@ class Failure:
     def rank(self) -> int:
         if self.hint:
             return 0
+        if isinstance(self.error, WrongExample):
+            return 3
         if said_by_the_test(self.error):
             return 1
         if not isinstance(self.error, AssertionError):
@@ -108,11 +111,14 @@ def lines_of(failure: Failure, root: Path) -> list[str]:
 def what_happened(failure: Failure, root: Path) -> list[str]:
     """True of this test: the place where it stopped, what the test has to say, what came back."""
     found = first_difference(failure.yours, failure.ours)
-    if found and all(isinstance(call.result, Raised) for call in found):
-        return [*difference(*found), *call_in_words(*found)]
     if stopped := where_it_stopped(failure.error, root):
-        return stopped.splitlines()
+        lines = stopped.splitlines()
+        if found and isinstance(found[1].result, Raised):
+            lines += difference(*found)
+        return lines
     lines = [own] if (own := said_by_the_test(failure.error)) else []
+    if isinstance(failure.error, WrongExample):
+        return lines
     if found is None:
         if not lines and not isinstance(failure.error, AssertionError):
             told = " ".join(str(failure.error).split())
@@ -151,9 +157,6 @@ def first_difference(yours: list[Call], ours: list[Call]) -> tuple[Call, Call] |
 
 def difference(yours: Call, ours: Call) -> list[str]:
     name = yours.method or yours.of.partition("(")[0]
-    if isinstance(ours.result, Raised) and isinstance(yours.result, Raised):
-        raised = f"{yours.result.kind.__name__}: {yours.result.message}"
-        return [f"{name} raised {raised}. A {ours.result.kind.__name__} is asked for here."]
     if isinstance(ours.result, Raised):
         return [
             f"{name} should raise a {ours.result.kind.__name__} here, since: {ours.result.message}."
@@ -196,7 +199,7 @@ def call_in_words(yours: Call, ours: Call) -> list[str]:
     if isinstance(ours.result, Raised):
         return [*lines, f"It gave: {few(yours.result) or described(yours.result, {})}"]
     got, want = few(yours.result), few(ours.result)
-    return [*lines, f"It gave: {got}", f"Expected: {want}"] if got and want else lines
+    return [*lines, f"It gave: {got}", f"Expected: {want}"] if got and got != want else lines
 
 
 def described(value: Any, sizes: Sizes) -> str:

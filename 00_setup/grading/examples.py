@@ -15,6 +15,11 @@ from typing import Any
 
 import torch
 
+
+class WrongExample(AssertionError):
+    """A docstring's example gives something else."""
+
+
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NUMBER = re.compile(r"(?<![\w.])(-?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf|nan))(?![\w.])")
 
@@ -31,10 +36,11 @@ def the_example_is_true(impl: Any, exercise: str) -> None:
             with redirect_stdout(printed):
                 exec(compile(example.source, "<the example>", "single"), names)
             got, want = printed.getvalue(), example.want.replace("<BLANKLINE>", "")
-            assert alike(got, want), (
-                f"In the example of its docstring `{in_one_line(example.source)}` gives "
-                f"{in_one_line(got) or 'nothing'}, where it should give {in_one_line(want)}."
-            )
+            if not alike(got, want):
+                raise WrongExample(
+                    f"In the example of its docstring `{in_one_line(example.source)}` gives "
+                    f"{in_one_line(got) or 'nothing'}, where it should give {in_one_line(want)}."
+                )
 
 
 def docstrings(file: Path, exercise: str) -> list[str]:

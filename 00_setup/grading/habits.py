@@ -77,6 +77,30 @@ def stays_on_the_device(function: Callable, *inputs: Any) -> None:
         )
 
 
+def has_parameters(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """That what a module learns has these names and shapes, by which saved weights are loaded."""
+    found = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    for name in shapes.keys() - found.keys():
+        there = getattr(module, name, None)
+        assert not isinstance(there, Tensor), (
+            f"its `{name}` is a tensor and no nn.Parameter: no optimizer would be given it."
+        )
+        assert not isinstance(there, nn.Module), (
+            f"its `{name}` is a whole {type(there).__name__}, with a parameter of its own inside; "
+            f"`{name}` should be that nn.Parameter itself, {shapes[name]}."
+        )
+    told = f"its parameters are {listed(found)}; they should be {listed(shapes)}"
+    assert found.keys() == shapes.keys(), f"{told}: saved weights go by these names."
+    assert found == shapes, f"{told}: saved weights have these shapes."
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
+    assert not frozen, f"its {listed(frozen)} cannot learn: requires_grad is False."
+
+
+def listed(names: Any) -> str:
+    shapes = [f"{name} {names[name]}" for name in names] if isinstance(names, dict) else names
+    return ", ".join(shapes) or "none"
+
+
 HABITS = [
     leaves_its_inputs_alone,
     keeps_the_dtype,

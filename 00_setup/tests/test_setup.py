@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.setup.grading.examples import the_example_is_true
-from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
+from tiny_transformer.setup.grading.habits import HABITS, has_parameters, keeps_the_graph
 
 
 @pytest.mark.exercise("add_position_bias")
@@ -18,8 +18,8 @@ class TestAddPositionBias:
         for b in range(B):
             torch.testing.assert_close(out[b], x[b] + bias)
 
-    @pytest.mark.parametrize("shape", [(3,), (1, 3), (5, 1), (2, 1, 3)])
-    def test_a_bias_that_would_be_stretched_is_an_error(self, impl, shape):
+    @pytest.mark.parametrize("shape", [(), (3,), (1, 3), (5, 1), (2, 1, 3), (2, 5, 3), (4, 3)])
+    def test_a_bias_of_any_other_shape_is_an_error(self, impl, shape):
         with pytest.raises(ValueError):
             impl.add_position_bias(torch.zeros(2, 5, 3), torch.ones(shape))
 
@@ -62,6 +62,10 @@ class TestFoldBatchTime:
             for t in range(3):
                 torch.testing.assert_close(folded[b * 3 + t], x[b, t])
 
+    def test_takes_one_sequence_of_one_position(self, impl):
+        x = torch.randn(1, 1, 4)
+        torch.testing.assert_close(impl.fold_batch_time(x), x[0])
+
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.fold_batch_time, torch.randn(2, 3, 4))
@@ -72,16 +76,23 @@ class TestFoldBatchTime:
 
 @pytest.mark.exercise("shift_targets")
 class TestShiftTargets:
-    @pytest.mark.parametrize("T", [1, 5])
-    def test_each_target_is_the_token_after_its_input(self, impl, T):
-        tokens = torch.arange(2 * (T + 1)).view(2, T + 1)
-        inputs, targets = impl.shift_targets(tokens)
+    @pytest.mark.parametrize("T", [5, 1])
+    @pytest.mark.parametrize("B", [2, 1])
+    def test_each_target_is_the_token_after_its_input(self, impl, B, T):
+        tokens = torch.arange(B * (T + 1)).view(B, T + 1)
+        try:
+            inputs, targets = impl.shift_targets(tokens)
+        except ValueError:
+            told = f"tokens with {B} rows and {T + 1} columns were refused; 2 columns are enough."
+            raise AssertionError(told) from None
         torch.testing.assert_close(inputs, tokens[:, :T])
         torch.testing.assert_close(targets, inputs + 1)
 
-    def test_one_token_has_no_target(self, impl):
+    @pytest.mark.parametrize("columns", [1, 0])
+    @pytest.mark.parametrize("B", [2, 1])
+    def test_fewer_than_two_columns_have_no_target(self, impl, B, columns):
         with pytest.raises(ValueError):
-            impl.shift_targets(torch.zeros(2, 1, dtype=torch.long))
+            impl.shift_targets(torch.zeros(B, columns, dtype=torch.long))
 
     @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
     def test_it_has_good_habits(self, impl, habit):
@@ -99,6 +110,17 @@ class TestPickScores:
         assert picked.shape == (3, 5)
         expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         torch.testing.assert_close((logits.logsumexp(-1) - picked).flatten(), expected)
+
+    @pytest.mark.parametrize("B, T", [(1, 5), (3, 1), (1, 1)])
+    def test_one_sequence_or_one_position_keeps_its_axis(self, impl, B, T):
+        logits, targets = torch.randn(B, T, 7), torch.randint(7, (B, T))
+        shape = tuple(impl.pick_scores(logits, targets).shape)
+        assert shape == (B, T), (
+            f"targets {B, T} gave scores {shape}: an axis of size 1 is an axis too. A bare "
+            "squeeze() takes all of them; squeeze(-1) takes the last alone."
+            if shape == tuple(n for n in (B, T) if n > 1)
+            else f"targets {B, T} gave scores {shape}; they should be {B, T}."
+        )
 
     def test_scores_come_as_they_are(self, impl):
         logits = torch.tensor([[[1.0, 2.0, 30.0]]])
@@ -120,6 +142,14 @@ class TestPickScores:
 
 @pytest.mark.exercise("Linear")
 class TestLinear:
+    def test_it_has_the_parameters_of_torch_s_layer(self, impl):
+        has_parameters(impl.Linear(6, 3), {"weight": (3, 6), "bias": (3,)})
+
+    @pytest.mark.parametrize("lead", [(2, 5), (), (4,), (2, 3, 4)])
+    def test_takes_any_axes_before_the_last(self, impl, lead):
+        layer, x = impl.Linear(6, 3), torch.randn(*lead, 6)
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
     def test_a_saved_torch_layer_loads_and_computes_the_same(self, impl):
         theirs, ours = nn.Linear(6, 3), impl.Linear(6, 3)
         ours.load_state_dict(theirs.state_dict())
@@ -139,10 +169,19 @@ class TestLinear:
     @pytest.mark.parametrize("name", ["weight", "bias"])
     def test_parameters_start_uniform_within_the_bound(self, impl, d_in, name):
         values = getattr(impl.Linear(d_in, 2000), name)
-        bound = d_in**-0.5
-        assert values.abs().max() <= bound
+        bound, low, high = d_in**-0.5, values.min().item(), values.max().item()
+        told = (
+            f"with d_in={d_in} the numbers of {name} start between {low:.3f} and {high:.3f}; they "
+            f"should be uniform between -1 / sqrt(d_in) = {-bound:.3f} and {bound:.3f}"
+        )
+        assert -bound <= low and high <= bound, f"{told}."
+        assert low < -0.98 * bound and high > 0.98 * bound, f"{told}."  # one in 2000 is beyond
         # a uniform spread is bound / sqrt(3); 2000 draws hit it within 5% (five sigmas)
-        assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+        spread = (
+            f"{told}, whose standard deviation is {bound / 3**0.5:.3f}, not {values.std():.3f}."
+        )
+        assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.05), spread
+        assert values.mean().abs() < 0.1 * bound, f"{told}, around 0."
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
@@ -154,6 +193,16 @@ class TestLinear:
 
 @pytest.mark.exercise("sgd_step")
 class TestSgdStep:
+    def test_each_parameter_moves_against_its_gradient(self, impl):
+        params = [torch.tensor([3.0, 2.0], requires_grad=True), torch.ones(2, requires_grad=True)]
+        ((params[0] ** 2).sum() - params[1].sum()).backward()
+        impl.sgd_step(params, lr=0.25)
+        assert params[0].tolist() != [3.0, 2.0], (
+            "the parameters have the numbers that they had before. The step must write into the "
+            "very tensors it was given; `param = param - ...` makes a new one."
+        )
+        assert [param.tolist() for param in params] == [[1.5, 1.0], [1.25, 1.25]]
+
     def test_agrees_with_torch_over_ten_steps(self, impl):
         torch.manual_seed(1)
         ours, x = nn.Linear(4, 3), torch.randn(8, 4)
@@ -164,17 +213,42 @@ class TestSgdStep:
             for layer in (ours, theirs):
                 layer.zero_grad()
                 layer(x).square().mean().backward()
-            impl.sgd_step(ours.parameters(), lr=0.1)
+            impl.sgd_step(list(ours.parameters()), lr=0.1)
             optimizer.step()
         torch.testing.assert_close(ours.weight, theirs.weight)
         torch.testing.assert_close(ours.bias, theirs.bias)
 
     def test_a_parameter_without_gradient_stays(self, impl):
         used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
-        used.sum().backward()
+        alone = torch.ones(2, requires_grad=True)
+        (used + alone).sum().backward()
+        impl.sgd_step([alone], lr=0.5)
+        assert alone.tolist() == [0.5, 0.5]
         impl.sgd_step([unused, used], lr=0.5)
-        assert unused.tolist() == [1.0, 1.0]
-        assert used.tolist() == [0.5, 0.5]
+        assert unused.tolist() == [1.0, 1.0], "a parameter whose gradient is None has moved."
+        assert used.tolist() == [0.5, 0.5], (
+            "of two parameters the first has None for a gradient, and the second did not move: "
+            "None skips one parameter, those after it still take their step."
+        )
+
+    def test_takes_any_iterable_once(self, impl):
+        layer = nn.Linear(2, 1)
+        before = layer.weight.detach().clone()
+        layer(torch.ones(1, 2)).sum().backward()
+        impl.sgd_step(layer.parameters(), lr=0.5)  # a generator: it can be walked through once
+        torch.testing.assert_close(layer.weight, before - 0.5)
+
+    def test_gradients_are_left_as_they_are(self, impl):
+        param = torch.ones(2, requires_grad=True)
+        param.sum().backward()
+        impl.sgd_step([param], lr=0.5)
+        assert param.grad is not None and param.grad.tolist() == [1.0, 1.0], (
+            "the step has changed the gradient itself. It should leave it as it is: whoever calls "
+            "the step decides when to reset it."
+        )
+
+    def test_returns_nothing(self, impl):
+        assert impl.sgd_step([torch.ones(2, requires_grad=True)], lr=0.5) is None
 
     def test_a_stepped_parameter_can_still_learn(self, impl):
         param = torch.ones(2, requires_grad=True)

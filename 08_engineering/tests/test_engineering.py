@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -323,12 +324,13 @@ class TestOverride:
         )
 
     def test_a_value_that_the_settings_refuse_stays_refused(self, impl):
-        must_be(
-            ValueError,
-            lambda: impl.override(Settings(), {"shape.heads": 3}),
-            "What the dataclass's own __post_init__ refuses, 3 heads of a width of 8,",
-            naming="must divide",
-        )
+        told = "3 heads of a width of 8 must stay what the dataclass itself makes of them, an error"
+        try:
+            changed = impl.override(Settings(), {"shape.heads": 3})
+        except ValueError as error:
+            assert "must divide" in str(error), f"{told}; here it says: {error}"
+        else:
+            pytest.fail(f"{told}; here comes {changed.shape}.")
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "override")
@@ -815,10 +817,22 @@ class TestSaveCheckpoint:
         impl.save_checkpoint(tmp_path / "last", {"model": model})
         assert same(load_checkpoint(tmp_path / "last")["model"], model)
 
-    def test_turned_weights_can_be_saved(self, impl, tmp_path):
-        model = {"turned": torch.randn(3, 4).T}
-        impl.save_checkpoint(tmp_path / "last", {"model": model})
-        assert same(load_checkpoint(tmp_path / "last")["model"], model)
+    def test_turned_tensors_can_be_saved(self, impl, tmp_path):
+        state = {"model": {"turned": torch.randn(3, 4).T}, "moments": [torch.randn(3, 4).T]}
+        impl.save_checkpoint(tmp_path / "last", dict(state))
+        assert same(load_checkpoint(tmp_path / "last"), state)
+
+    def test_parameters_can_be_saved(self, impl, tmp_path):
+        state = {"model": {"w": nn.Parameter(torch.ones(2))}, "best": nn.Parameter(torch.ones(2))}
+        impl.save_checkpoint(tmp_path / "last", dict(state))
+        assert same(load_checkpoint(tmp_path / "last"), state)
+
+    def test_no_file_stays_open(self, impl, tmp_path):
+        impl.save_checkpoint(tmp_path / "last", state_of(1))
+        files = (Path(file.path) for file in psutil.Process().open_files())
+        left = sorted(file.name for file in files if tmp_path in file.parents)
+        told = "and each save leaves more, until the system gives no more."
+        assert not left, f"After a save {', '.join(left)} of it stay open, {told}"
 
     def test_folders_on_the_way_are_made(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "runs" / "a" / "last", state_of(1))
@@ -838,6 +852,9 @@ class TestSaveCheckpoint:
             lambda: impl.save_checkpoint(path, state_of(2)), path.parent
         ):
             is_whole(path, state_of(1), state_of(2))
+            others = set(os.listdir(path.parent)) - {"last", "last.new", "last.old"}
+            told = "In between there is to be nothing but last.new and last.old, which nobody takes"
+            assert not others, f"{told} for a checkpoint; a kill leaves {', '.join(others)}."
 
     def test_a_kill_does_not_stand_in_the_way_of_the_next_save(self, impl, killer, tmp_path):
         path = tmp_path / "run" / "last"
@@ -927,11 +944,16 @@ class TestSaveCheckpoint:
         monkeypatch.setattr(os, "fsync", noted_fsync)
         monkeypatch.setattr(hook, "watching", renamed)
         impl.save_checkpoint(path, state_of(1))
-        unsynced = [f.name for f in path.iterdir() if f.stat().st_ino not in {i for i, _ in synced}]
-        told = "never went through os.fsync: a power cut may leave them empty"
-        assert not unsynced, f"{', '.join(sorted(unsynced))} {told}."
-        told = "when the folder takes its name, not all of it has gone through os.fsync"
-        assert not early, f"{', '.join(early)}: {told}, and a power cut may leave it empty."
+        files = [file.stat().st_ino for file in path.iterdir()]
+        never = len(set(files) - {number for number, _ in synced})
+        assert not never, (
+            f"Of the {len(files)} files {never} never went through os.fsync: a power cut may leave "
+            "them empty."
+        )
+        assert not early, (
+            f"When the folder takes its name, not all of {', '.join(early)} has gone through "
+            "os.fsync: a power cut may leave the name and not that."
+        )
 
     def test_what_cannot_be_saved_is_an_error_and_leaves_the_old_one(self, impl, tmp_path):
         save_checkpoint(tmp_path / "last", state_of(1))

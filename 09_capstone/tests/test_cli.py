@@ -198,7 +198,6 @@ CASES = [
     (["train", "--resume"], "tiny-transformer train"),
     (["trian"], "trian"),
     (["--run", "RUN"], "--run"),
-    ([], "sample"),
 ]
 
 
