@@ -127,6 +127,16 @@ def half_the_exponent(T: int, d_model: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
+def whole_exponents(T: int, d_model: int) -> Tensor:
+    angles = torch.arange(T)[:, None] / 10000.0 ** (torch.arange(0, d_model, 2) // d_model)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+class LooksUpColumns(reference.LearnedPositions):
+    def forward(self, positions: Tensor) -> Tensor:
+        return self.weight[:, positions]
+
+
 class CountsForItself(reference.LearnedPositions):
     def forward(self, positions: Tensor) -> Tensor:
         return self.weight[: len(positions)]
@@ -241,6 +251,18 @@ MISCONCEPTIONS = [
         wrong=half_the_exponent,
         hint="The exponent is 2i / d_model for pair i; yours is half of it. The slowest wave is "
         "then a hundred times too fast, and distant positions begin to look alike.",
+    ),
+    Misconception(
+        "sinusoidal_positions",
+        wrong=whole_exponents,
+        hint="All your waves have the same speed: `//` rounds 2i / d_model down to 0 for every "
+        "pair, so no exponent is left. Divide with `/`.",
+    ),
+    Misconception(
+        "LearnedPositions",
+        wrong=LooksUpColumns,
+        hint="`weight[:, positions]` picks features of every row. The table has a row for each "
+        "position: the positions index its first axis.",
     ),
     Misconception(
         "LearnedPositions",
