@@ -130,7 +130,8 @@ class TestBuildModel:
 @pytest.fixture(scope="session")
 def quick(config):
     """A run of five steps, evaluated after the second, the fourth and the last."""
-    return replace(config, log_every=1, eval_every=2, train=replace(config.train, max_steps=5))
+    train, model = replace(config.train, max_steps=5), replace(config.model, n_layers=1)
+    return replace(config, log_every=1, eval_every=2, train=train, model=model)
 
 
 @pytest.fixture(scope="session")
@@ -204,9 +205,9 @@ class TestTrain:
         last = list(recorded(tmp_path / "run", "val_loss").values())[-1]
         assert last < first - 0.3, f"The loss hardly falls: it was {first:.2f}, and is {last:.2f}."
 
-    def test_the_loss_it_returns_is_that_of_the_last_tenth_of_the_text(self, impl, brief, tmp_path):
-        best = impl.train(brief, tmp_path / "run")
-        loss = evaluate(load_run(tmp_path / "run")[0], validation(brief, tmp_path / "run"))
+    def test_the_loss_it_returns_is_that_of_the_last_tenth_of_the_text(self, impl, quick, finished):
+        best, out = finished(impl)
+        loss = evaluate(load_run(out)[0], validation(quick, out))
         told = "the weights in best/ have on the validation split, the last tenth of the text"
         assert best == pytest.approx(loss, abs=1e-6), f"It returns {best}; {loss} is what {told}."
 
@@ -215,7 +216,10 @@ class TestTrain:
         config = replace(quick, eval_every=1, train=wild)
         best = impl.train(config, tmp_path / "run")
         losses = list(recorded(tmp_path / "run", "val_loss").values())
-        assert best == min(losses), f"The best of {losses} is {min(losses)}; it returns {best}."
+        told = ", ".join(f"{loss:.4f}" for loss in losses)
+        assert best == min(losses) < losses[-1], (
+            f"The best validation loss of {told} is {min(losses):.4f}; it returns {best:.4f}."
+        )
 
     def test_only_the_first_eval_tokens_of_the_validation_split_count(self, impl, quick, tmp_path):
         config = replace(quick, eval_tokens=50)
@@ -327,12 +331,12 @@ class TestTrain:
         said = recorded(tmp_path / "run", "sample")[1]
         assert said == speak(*load_run(tmp_path / "run"), seed=7), told
 
-    def test_a_finished_run_resumes_to_itself(self, impl, brief, tmp_path):
-        impl.train(brief, tmp_path / "run")
+    def test_a_finished_run_resumes_to_itself(self, impl, quick, tmp_path):
+        impl.train(quick, tmp_path / "run")
         before = weights(tmp_path / "run")
-        impl.train(brief, tmp_path / "run", resume=True)
+        impl.train(quick, tmp_path / "run", resume=True)
         step = load_checkpoint(tmp_path / "run" / "last")["step"]
-        told = "A run that was over after 6 steps was resumed, and must stay as it is; now its"
+        told = "A run that was over after 5 steps was resumed, and must stay as it is; now its"
         assert weights(tmp_path / "run") == before, f"{told} weights differ, after step {step}."
 
     def test_a_run_is_not_written_over(self, impl, quick, tmp_path):
@@ -383,14 +387,14 @@ class TestTrain:
         assert (tmp_path / "run" / "samples.md").exists()
 
     def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-        self, impl, brief, tmp_path, monkeypatch
+        self, impl, quick, tmp_path, monkeypatch
     ):
-        impl.train(brief, tmp_path / "whole")
-        cut_at(4, signal.SIGINT, monkeypatch, impl.train, brief, tmp_path / "cut")
-        impl.train(brief, tmp_path / "cut", resume=True)
+        impl.train(quick, tmp_path / "whole")
+        cut_at(3, signal.SIGINT, monkeypatch, impl.train, quick, tmp_path / "cut")
+        impl.train(quick, tmp_path / "cut", resume=True)
         states = [load_checkpoint(tmp_path / name / "last") for name in ("cut", "whole")]
         steps = [state["step"] for state in states]
-        assert steps == [6, 6], f"Runs of 6 steps, cut and whole, end with the steps {steps}."
+        assert steps == [5, 5], f"Runs of 5 steps, cut and whole, end with the steps {steps}."
         told = (
             "A run that was interrupted and resumed ends with other weights than one that was not"
         )
