@@ -44,9 +44,9 @@ class MultiHeadAttention(nn.Module):
     """★★★ Project x to queries, keys and values, attend head by head, merge and project back.
 
     Name the four projections, all (d_model, d_model) with bias, q_proj, k_proj, v_proj and
-    out_proj. In training, `dropout` acts on the attention weights and again on the output. With
-    `causal`, position t attends to positions 0..t; without, to all. Heads that do not divide
-    d_model are a ValueError.
+    out_proj. In training, `dropout` acts on the attention weights and again on the output, after
+    out_proj. With `causal`, position t attends to positions 0..t; without, to all. Heads that do
+    not divide d_model are a ValueError.
     """
 
     def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, causal: bool = True):
@@ -62,10 +62,10 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """x (B, T, d_model) -> out (B, T, d_model), and weights (B, n_heads, T, S) if asked for.
 
-        S is T at first, and you may leave `rotate` and `remember` alone. Come back for them:
-        `rotate` turns queries and keys, each (B, n_heads, T, d_head), before they meet (module
-        04); then `remember(k, v)` takes the new keys and values and gives all S so far, the newest
-        last, for the T queries to look at (module 07).
+        The weights are those from before dropout. S is T at first, and you may leave `rotate` and
+        `remember` alone. Come back for them: `rotate` turns queries and keys, each (B, n_heads, T,
+        d_head), before they meet (module 04); then `remember(k, v)` takes the new keys and values
+        and gives all S so far, the newest last, for the T queries to look at (module 07).
 
         >>> attention = MultiHeadAttention(d_model=8, n_heads=2)
         >>> out, weights = attention(torch.zeros(1, 3, 8), return_weights=True)

@@ -29,6 +29,7 @@ class LayerNorm(nn.Module):
 
     (..., d_model) -> (..., d_model). The parameters are `weight` and `bias`, both (d_model,), which
     start as the identity. The variance is that of all d_model features, and `eps` is added to it.
+    Take it from x - mean: the mean of x^2 minus mean^2 loses its digits where the mean is large.
 
     >>> LayerNorm(2)(torch.tensor([3.0, 5.0])).detach()
     tensor([-1.0000,  1.0000])
@@ -64,7 +65,7 @@ class FeedForward(nn.Module):
     """★ Two linear layers with a GELU (the tanh form) between, the same for every position.
 
     (..., d_model) -> (..., d_model), through d_ff in the middle. Name the layers `up` and `down`,
-    both with bias. `dropout` acts on the output, in training.
+    both with bias. `dropout` acts on the output, after `down`, in training.
     """
 
     def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0):

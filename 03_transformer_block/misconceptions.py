@@ -106,6 +106,11 @@ class UsesRelu(reference.FeedForward):
         return self.dropout(self.down(self.up(x).relu()))
 
 
+class UsesTheExactGelu(reference.FeedForward):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(F.gelu(self.up(x))))
+
+
 class HasNothingBetween(reference.FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.down(self.up(x)))
@@ -230,6 +235,12 @@ MISCONCEPTIONS = [
         wrong=UsesRelu,
         hint="You used ReLU between the layers. The exercise asks for GELU, which also lets a "
         "gradient through where the input is negative.",
+    ),
+    Misconception(
+        "FeedForward",
+        wrong=UsesTheExactGelu,
+        hint="Between the layers stands the exact GELU, with erf, which nn.GELU() and F.gelu give. "
+        "The exercise asks for the tanh form: your own `gelu`, or approximate='tanh'.",
     ),
     Misconception(
         "FeedForward",

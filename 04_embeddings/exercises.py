@@ -30,19 +30,20 @@ class CharTokenizer:
         raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the characters of `text`; one outside the vocabulary is a ValueError that
-        names it."""
+        """The ids of the characters of `text`, [] for ""; one outside the vocabulary is a
+        ValueError that names it."""
         raise NotImplementedError
 
     def decode(self, tokens: list[int] | Tensor) -> str:
-        """The text whose ids are `tokens`, a list or a tensor (T,)."""
+        """The text whose ids are `tokens`, a list or a tensor (T,); what other ids do is up to
+        you."""
         raise NotImplementedError
 
 
 class TokenEmbedding(nn.Module):
     """★ A table with one learned vector for each id: tokens (B, T) -> (B, T, d_model).
 
-    Name the table `weight` (vocab_size, d_model).
+    Name the table `weight` (vocab_size, d_model); it starts random.
     """
 
     def __init__(self, vocab_size: int, d_model: int):
@@ -57,7 +58,7 @@ def sinusoidal_positions(T: int, d_model: int) -> Tensor:
     """★★ (T, d_model): sines in the even features, cosines in the odd, from fast to slow waves.
 
     At position t = 0, 1, ... features 2i and 2i + 1 are sine and cosine of
-    t / 10000^(2i / d_model) (Vaswani et al. 2017, section 3.5).
+    t / 10000^(2i / d_model) (Vaswani et al. 2017, section 3.5). d_model is even.
 
     >>> sinusoidal_positions(2, 4)
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
@@ -69,7 +70,7 @@ def sinusoidal_positions(T: int, d_model: int) -> Tensor:
 class LearnedPositions(nn.Module):
     """★ A table with one learned vector for each position: positions (T,) -> (T, d_model).
 
-    Name the table `weight` (max_len, d_model).
+    Name the table `weight` (max_len, d_model); it starts random.
     """
 
     def __init__(self, max_len: int, d_model: int):
@@ -83,9 +84,10 @@ class LearnedPositions(nn.Module):
 class TransformerEmbedding(nn.Module):
     """★★ What the first block reads: token vectors plus position vectors, then dropout.
 
-    tokens (B, T) -> (B, T, d_model). Name the parts `token` and `position`. `positions` is
-    "learned", "sinusoidal", which learns nothing, or "rope", which adds nothing here; anything
-    else is a ValueError.
+    tokens (B, T) -> (B, T, d_model), T at most max_len. Name the parts `token` and, where they are
+    learned, `position`. `positions` is "learned", "sinusoidal", whose waves are no parameters, not
+    even frozen ones (module 05 draws all parameters anew), and are not saved, or "rope", which adds
+    nothing here; to build it with anything else is a ValueError.
     """
 
     def __init__(
@@ -103,7 +105,8 @@ class TransformerEmbedding(nn.Module):
         """tokens (B, T) -> (B, T - start, d_model): the vectors from position `start` on.
 
         You may leave `start` alone at first: it is for module 07, where a cache stands for what
-        comes before. A token keeps its place: the first vector is that of position `start`.
+        comes before. A token keeps its place: the first vector is that of position `start`, which
+        is less than T.
         """
         raise NotImplementedError
 
@@ -113,7 +116,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
 
     x (..., T, d_head), positions (T,) -> (..., T, d_head). Pair i is features i and
     i + d_head / 2 (the half-split convention), and turns counter-clockwise by the angle
-    position / 10000^(2i / d_head) (Su et al. 2021, section 3.2). An odd width is a ValueError.
+    position / 10000^(2i / d_head) (Su et al. 2021, section 3.2). The result has x's dtype. An odd
+    width is a ValueError.
 
     >>> rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
     tensor([[1.0000, 0.0000],

@@ -127,6 +127,16 @@ def half_the_exponent(T: int, d_model: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
+def whole_exponents(T: int, d_model: int) -> Tensor:
+    angles = torch.arange(T)[:, None] / 10000.0 ** (torch.arange(0, d_model, 2) // d_model)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+class LooksUpColumns(reference.LearnedPositions):
+    def forward(self, positions: Tensor) -> Tensor:
+        return self.weight[:, positions]
+
+
 class CountsForItself(reference.LearnedPositions):
     def forward(self, positions: Tensor) -> Tensor:
         return self.weight[: len(positions)]
@@ -243,6 +253,18 @@ MISCONCEPTIONS = [
         "then a hundred times too fast, and distant positions begin to look alike.",
     ),
     Misconception(
+        "sinusoidal_positions",
+        wrong=whole_exponents,
+        hint="All your waves have the same speed: `//` rounds 2i / d_model down to 0 for every "
+        "pair, so no exponent is left. Divide with `/`.",
+    ),
+    Misconception(
+        "LearnedPositions",
+        wrong=LooksUpColumns,
+        hint="`weight[:, positions]` picks features of every row. The table has a row for each "
+        "position: the positions index its first axis.",
+    ),
+    Misconception(
         "LearnedPositions",
         wrong=CountsForItself,
         hint="You take the first rows, whichever positions are asked for. When text is continued "
@@ -263,8 +285,8 @@ MISCONCEPTIONS = [
     Misconception(
         "TransformerEmbedding",
         wrong=LearnsTheWaves,
-        hint="Your sinusoidal table is a parameter, and training would bend it. Keep it as a "
-        "buffer, which moves with the model and is left alone by the optimizer.",
+        hint="Your sinusoidal table is a parameter: it would be drawn anew when a model starts, "
+        "and trained if it can learn. Keep it as a buffer, which moves with the model.",
     ),
     Misconception(
         "TransformerEmbedding",

@@ -124,7 +124,7 @@ def merge_heads(x):
     B, H, T, d = x.shape
     return x.reshape(B, T, H * d)
 """,
-        say=[r"reshape|view", r"position|transpos|mix|axis|order"],
+        say=[r"reshap|view", r"position|transpos|mix|axis|order"],
         never=[r"interleav", r"contiguous"],
     ),
     Slip(
@@ -300,7 +300,7 @@ def attention_entropy(weights):
     return -(weights * weights.log()).sum(dim=-1)
 """,
         say=[r"nan|0 \* log|0 ln 0|log\(0\)|zero"],
-        never=[r"log2|bits", r"averag|mean"],
+        never=[r"log2|\bbits\b", r"averag|mean"],
     ),
     Slip(
         "attention_entropy",
@@ -311,7 +311,7 @@ def attention_entropy(weights):
     return -torch.einsum("...s,...s->...", weights, torch.log(weights + eps))
 """,
         say=[r"1e-0?5|eps|constant|small|added|adds|inside the log|close|xlogy"],
-        never=[r"nan\b", r"log2|bits", r"averag|mean"],
+        never=[r"nan\b", r"log2|\bbits\b", r"averag|mean"],
     ),
     Slip(
         "attention_entropy",
@@ -324,7 +324,7 @@ def attention_entropy(weights):
         say=[
             r"in.?place|argument|caller|chang\w+ .{0,20}weights|writes? into|as (they|it) w(as|ere)"
         ],
-        never=[r"nan\b", r"log2|bits", r"averag|mean"],
+        never=[r"nan\b", r"log2|\bbits\b", r"averag|mean"],
     ),
     Slip(
         "attention_entropy",

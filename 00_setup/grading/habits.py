@@ -96,6 +96,20 @@ def has_parameters(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Non
     assert not frozen, f"its {listed(frozen)} cannot learn: requires_grad is False."
 
 
+def is_dropped_out(out: Tensor, whole: Tensor, p: float, told: str = "the output") -> None:
+    """That `out` is `whole` after dropout: each number 0 by chance p, or else over 1 - p."""
+    zeros = (out == 0).float().mean().item()
+    assert abs(zeros - p) < 5 * (p * (1 - p) / out.numel()) ** 0.5, (
+        f"with dropout={p} in training, {zeros:.0%} of the numbers of {told} are 0; it should be "
+        f"{p:.0%}: dropout acts on {told}, after all else and one time."
+    )
+    kept = out != 0
+    assert torch.allclose(out[kept] * (1 - p), whole[kept], rtol=1e-4, atol=1e-5), (
+        f"what dropout={p} leaves of {told} should be the numbers that come without dropout, "
+        f"each over 1 - {p}; it is not."
+    )
+
+
 def listed(names: Any) -> str:
     shapes = [f"{name} {names[name]}" for name in names] if isinstance(names, dict) else names
     return ", ".join(shapes) or "none"

@@ -9,7 +9,8 @@ from torch import nn
 
 from tiny_transformer.multihead.reference import MultiHeadAttention
 from tiny_transformer.setup.grading.doors import calls, unused
-from tiny_transformer.setup.grading.habits import HABITS
+from tiny_transformer.setup.grading.examples import the_example_is_true
+from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out
 
 
 def give_torch_the_weights_of(layer, n_heads):
@@ -45,6 +46,9 @@ class TestSplitHeads:
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.split_heads, torch.randn(2, 5, 8), 4)
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "split_heads")
+
 
 @pytest.mark.exercise("merge_heads")
 class TestMergeHeads:
@@ -58,9 +62,19 @@ class TestMergeHeads:
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.merge_heads, torch.randn(2, 4, 5, 2))
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "merge_heads")
+
 
 @pytest.mark.exercise("MultiHeadAttention")
 class TestMultiHeadAttention:
+    def test_it_has_the_parameters_of_the_course(self, impl):
+        names = ("q_proj", "k_proj", "v_proj", "out_proj")
+        shapes = {f"{name}.weight": (16, 16) for name in names}
+        has_parameters(
+            impl.MultiHeadAttention(16, 4), shapes | {f"{name}.bias": (16,) for name in names}
+        )
+
     @pytest.mark.parametrize("causal", [True, False])
     @pytest.mark.parametrize("B, T, n_heads", [(2, 6, 4), (2, 6, 1), (1, 1, 2)])
     def test_agrees_with_torch(self, impl, B, T, n_heads, causal):
@@ -101,16 +115,61 @@ class TestMultiHeadAttention:
     def test_the_future_cannot_change_the_past(self, impl):
         layer = impl.MultiHeadAttention(16, 4)
         x = torch.randn(2, 6, 16)
-        before = layer(x)
+        before = layer(x.clone())
         x[:, 4:] = torch.randn(2, 2, 16)
         after = layer(x)
-        torch.testing.assert_close(after[:, :4], before[:, :4])
+        assert torch.allclose(after[:, :4], before[:, :4], rtol=1e-4, atol=1e-5), (
+            "positions 4 and 5 were changed, and what comes out at 0 to 3 changed with them: with "
+            "causal=True a position attends to itself and to what is before it."
+        )
         assert not torch.allclose(after[:, 4:], before[:, 4:])
 
     def test_dropout_acts_in_training(self, impl):
         layer = impl.MultiHeadAttention(16, 4, dropout=0.5)
         x = torch.randn(2, 6, 16)
-        assert not torch.allclose(layer(x), layer(x))
+        assert not torch.allclose(layer(x), layer(x)), (
+            "dropout=0.5 changes nothing in training: two calls give the same."
+        )
+
+    @pytest.mark.parametrize("return_weights", [False, True])
+    def test_dropout_acts_on_the_output_last(self, impl, return_weights):
+        layer = impl.MultiHeadAttention(16, 4, dropout=0.25)
+        nn.init.normal_(layer.out_proj.bias)  # so that nothing is 0 before dropout
+        nn.init.zeros_(layer.out_proj.weight)
+        out = layer(torch.randn(8, 16, 16), return_weights=return_weights)
+        out = out[0] if return_weights else out
+        is_dropped_out(out, layer.out_proj.bias.expand_as(out), 0.25)
+
+    @pytest.mark.parametrize("return_weights", [False, True])
+    def test_dropout_acts_on_the_attention_weights(self, impl, return_weights):
+        p, S = 0.25, 16
+        sums = sums_of_dropped_weights(impl, p, S, return_weights)
+        assert (sums - 1).abs().nanmean() > 1e-4, (
+            f"with dropout={p} in training each query's attention weights still add up to 1 where "
+            "they meet the values: nothing has dropped out of them."
+        )
+        spread = (sums - sums.nanmean(-1, keepdim=True)).abs().nan_to_num().max()
+        assert spread < 1e-4, (
+            "the features of one head lost different positions to dropout: it should act on the "
+            "attention weights, which all features of a head share."
+        )
+        variance = (sums.nanmean(-1) - 1).square().nanmean().item()
+        due = p / (1 - p) / S
+        assert variance == pytest.approx(due, rel=0.35), (  # 512 sums: five sigmas
+            f"equal weights on {S} keys, after dropout={p}, should add up to 1 with a variance of "
+            f"{due:.3f}; yours have {variance:.3f}: each weight drops out by chance {p}, one time, "
+            f"and what stays is divided by {1 - p}."
+        )
+
+    def test_the_weights_it_returns_are_those_before_dropout(self, impl):
+        layer = impl.MultiHeadAttention(16, 4, dropout=0.5)
+        x = torch.randn(2, 6, 16)
+        _, weights = layer(x, return_weights=True)
+        _, undropped = layer.eval()(x, return_weights=True)
+        assert torch.allclose(weights, undropped, atol=1e-5), (
+            "in training the weights returned differ from those in evaluation: return the weights "
+            "from before dropout, so that each row adds up to 1."
+        )
 
     def test_dropout_rests_in_evaluation(self, impl):
         layer = impl.MultiHeadAttention(16, 4, dropout=0.5).eval()
@@ -118,13 +177,31 @@ class TestMultiHeadAttention:
         x = torch.randn(2, 6, 16)
         torch.testing.assert_close(layer(x), twin(x, x, x, attn_mask=hidden_from_torch(6, True))[0])
 
-    def test_heads_that_do_not_divide_the_width_are_an_error(self, impl):
+    @pytest.mark.parametrize("d_model, n_heads", [(32, 5), (6, 4), (4, 8)])
+    def test_heads_that_do_not_divide_the_width_are_an_error(self, impl, d_model, n_heads):
         with pytest.raises(ValueError):
-            impl.MultiHeadAttention(d_model=32, n_heads=5)
+            impl.MultiHeadAttention(d_model, n_heads)
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.MultiHeadAttention(16, 4), torch.randn(2, 5, 16))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "MultiHeadAttention")
+
+
+def sums_of_dropped_weights(impl, p, S, return_weights):
+    """(B, heads, d_head): what values of 1 add up to under equal weights; nan where unknown."""
+    layer = impl.MultiHeadAttention(16, 4, dropout=p)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        nn.init.zeros_(getattr(layer, name).weight)
+        nn.init.constant_(getattr(layer, name).bias, float(name == "v_proj"))
+    nn.init.eye_(layer.out_proj.weight)
+    nn.init.ones_(layer.out_proj.bias)
+    out = layer(torch.randn(128, S, 16), return_weights=return_weights)
+    out = (out[0] if return_weights else out)[:, -1]  # the last query sees all keys
+    scale = 1 - p if (out == 0).any() else 1.0  # what dropout on the output has done
+    return torch.where(out == 0, torch.nan, out * scale - 1).unflatten(-1, (4, 4))
 
 
 @pytest.mark.exercise("attention_entropy")
@@ -149,7 +226,11 @@ class TestAttentionEntropy:
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
-        habit(impl.attention_entropy, torch.randn(2, 4, 5, 7).softmax(dim=-1))
+        weights = torch.randn(2, 4, 7, 7).masked_fill(hidden_from_torch(7, True), -math.inf)
+        habit(impl.attention_entropy, weights.softmax(dim=-1))  # with zeros, as a causal row has
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "attention_entropy")
 
 
 class InTwoParts(nn.Module):
@@ -253,6 +334,10 @@ class TestRemember:
         x, given = torch.randn(2, 5, 16), []
         layer(x, rotate=torch.neg, remember=lambda k, v: given.extend((k, v)) or (k, v))
         _, k, v = heads_of(layer, x)
+        assert torch.allclose(given[0], -k, atol=1e-5), (
+            "what `remember` is given as keys should be turned by `rotate` already: it keeps them, "
+            "and each key is turned one time, by its own position."
+        )
         torch.testing.assert_close(given, [-k, v])
 
     @pytest.mark.parametrize("n", [1, 3])

@@ -1,5 +1,6 @@
 """Module 03. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import inspect
 from functools import partial
 
 import pytest
@@ -8,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.setup.grading.doors import calls, unused
-from tiny_transformer.setup.grading.habits import HABITS
+from tiny_transformer.setup.grading.examples import the_example_is_true
+from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out
 from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm
 
 tanh_gelu = partial(F.gelu, approximate="tanh")
@@ -24,6 +26,18 @@ def randomize(module):
 
 @pytest.mark.exercise("gelu")
 class TestGelu:
+    def test_the_constants_inside_the_tanh_are_the_paper_s(self, impl):
+        x = torch.tensor([0.5, 1.0, 0.25, 1.5], dtype=torch.float64)
+        inner = torch.atanh(2 * impl.gelu(x) / x - 1)  # of x / 2 (1 + tanh(inner))
+        a, b = torch.linalg.solve(torch.stack((x, x**3), dim=1)[:2], inner[:2]).tolist()
+        if not torch.allclose(inner, a * x + b * x**3):  # it has another form
+            pytest.fail("it is not of the form x / 2 (1 + tanh(a x + b x^3)), whatever a and b.")
+        assert (a, b) == pytest.approx((0.797885, 0.035677), abs=2e-6), (
+            f"by its results your tanh is of {a:.4f} x + {b:.4f} x^3; it should be of sqrt(2 / pi) "
+            "(x + 0.044715 x^3), which is 0.7979 x + 0.0357 x^3. One of the constants differs, or "
+            "where a parenthesis ends."
+        )
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_agrees_with_torch(self, impl, dtype):
         x = torch.linspace(-6, 6, 101, dtype=dtype).view(1, 101)
@@ -43,6 +57,9 @@ class TestGelu:
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.gelu, torch.randn(2, 5, 8))
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "gelu")
+
 
 class NormTests:
     """What the two norms have in common; each subclass has the `name` and `expected` of its own."""
@@ -50,7 +67,19 @@ class NormTests:
     def build(self, impl, d_model, **options):
         return randomize(getattr(impl, self.name)(d_model, **options))
 
-    @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1, 3), (4, 2)])
+    def test_it_has_the_parameters_of_the_course(self, impl):
+        has_parameters(getattr(impl, self.name)(8), self.shapes)
+
+    def test_silence_stays_finite(self, impl):
+        norm, zeros = self.build(impl, 8), torch.zeros(2, 8)
+        out = norm(zeros)
+        assert out.isfinite().all(), (
+            "features that are all 0 went in and nan came out: 0 / 0. eps under the root keeps it "
+            "from being 0."
+        )
+        torch.testing.assert_close(out, self.expected(norm, zeros))
+
+    @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1, 3), (4, 2), (8,)])
     def test_agrees_with_torch(self, impl, shape):
         norm = self.build(impl, shape[-1])
         x = 3 * torch.randn(shape) + 1
@@ -70,11 +99,6 @@ class NormTests:
         faint = 1e-3 * torch.randn(2, 8, dtype=torch.float64)  # a variance smaller than eps
         torch.testing.assert_close(norm(faint), self.expected(norm, faint, eps))
 
-    def test_silence_stays_finite(self, impl):
-        norm = self.build(impl, 8)
-        zeros = torch.zeros(2, 8)
-        torch.testing.assert_close(norm(zeros), self.expected(norm, zeros))
-
     def test_starts_with_scale_1_and_shift_0(self, impl):
         learned = dict(getattr(impl, self.name)(8).named_parameters())
         assert learned.pop("weight").tolist() == [1.0] * 8
@@ -84,10 +108,14 @@ class NormTests:
     def test_it_has_good_habits(self, impl, habit):
         habit(self.build(impl, 8), torch.randn(2, 5, 8))
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, self.name)
+
 
 @pytest.mark.exercise("LayerNorm")
 class TestLayerNorm(NormTests):
     name = "LayerNorm"
+    shapes = {"weight": (8,), "bias": (8,)}
 
     def expected(self, norm, x, eps=1e-5):
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps)
@@ -97,18 +125,19 @@ class TestLayerNorm(NormTests):
         x = torch.randn(4, 8) + 1000
         expected = self.expected(norm.double(), x.double()).float()
         # float32 holds numbers near 1000 to 6e-5; E[x^2] - E[x]^2 would be off by 0.1.
-        torch.testing.assert_close(norm.float()(x), expected, rtol=0, atol=1e-3)
+        assert torch.allclose(norm.float()(x), expected, rtol=0, atol=1e-3), (
+            "features around 1000 lose their digits: take the variance from x - mean. E[x^2] and "
+            "mean^2 are both near a million there, and of their difference little is left."
+        )
 
 
 @pytest.mark.exercise("RMSNorm")
 class TestRMSNorm(NormTests):
     name = "RMSNorm"
+    shapes = {"weight": (8,)}
 
     def expected(self, norm, x, eps=1e-5):
         return F.rms_norm(x, x.shape[-1:], norm.weight, eps)
-
-    def test_has_no_shift_to_learn(self, impl):
-        assert [name for name, _ in impl.RMSNorm(8).named_parameters()] == ["weight"]
 
 
 def up_gelu_down(layer, x):
@@ -118,16 +147,15 @@ def up_gelu_down(layer, x):
 
 @pytest.mark.exercise("FeedForward")
 class TestFeedForward:
-    @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1, 8)])
+    def test_it_has_the_parameters_of_the_course(self, impl):
+        shapes = {"up.weight": (24, 8), "up.bias": (24,), "down.weight": (8, 24), "down.bias": (8,)}
+        has_parameters(impl.FeedForward(8, 24), shapes)
+
+    @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1, 8), (8,)])
     def test_is_up_then_gelu_then_down(self, impl, shape):
         layer = randomize(impl.FeedForward(8, 24))
         x = torch.randn(shape)
         torch.testing.assert_close(layer(x), up_gelu_down(layer, x))
-
-    def test_widens_to_d_ff_and_back(self, impl):
-        layer = impl.FeedForward(8, 24)
-        assert layer.up.weight.shape == (24, 8)
-        assert layer.down.weight.shape == (8, 24)
 
     def test_each_position_is_worked_on_alone(self, impl):
         layer = impl.FeedForward(8, 24)
@@ -135,10 +163,10 @@ class TestFeedForward:
         order = torch.tensor([3, 0, 4, 1, 2])
         torch.testing.assert_close(layer(x[:, order]), layer(x)[:, order])
 
-    def test_dropout_acts_in_training(self, impl):
-        layer = impl.FeedForward(8, 24, dropout=0.5)
-        x = torch.randn(2, 5, 8)
-        assert not torch.allclose(layer(x), layer(x))
+    def test_dropout_acts_on_the_output_in_training(self, impl):
+        layer = randomize(impl.FeedForward(8, 24, dropout=0.25))
+        x = torch.randn(8, 32, 8)
+        is_dropped_out(layer(x), up_gelu_down(layer, x), 0.25)
 
     def test_dropout_rests_in_evaluation(self, impl):
         layer = impl.FeedForward(8, 24, dropout=0.5).eval()
@@ -148,6 +176,18 @@ class TestFeedForward:
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.FeedForward(8, 24), torch.randn(2, 5, 8))
+
+
+def silenced(block, half):
+    """The block, one half of which adds nothing."""
+    last = block.attention.out_proj if half == "attention" else block.feed_forward.down
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return block
+
+
+def same(a, b):
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def torch_twin(block):
@@ -175,6 +215,14 @@ def torch_twin(block):
 
 @pytest.mark.exercise("TransformerBlock")
 class TestTransformerBlock:
+    def test_its_parts_have_the_names_of_the_course(self, impl):
+        parts = [name for name, _ in impl.TransformerBlock(16, 4, 40).named_children()]
+        missing = {"ln_1", "attention", "ln_2", "feed_forward"} - set(parts)
+        assert not missing, (
+            f"it has no part called {', '.join(sorted(missing))}; its parts are "
+            f"{', '.join(parts) or 'none'}. Saved weights go by the names."
+        )
+
     @pytest.mark.parametrize("B, T", [(2, 6), (1, 1)])
     def test_agrees_with_torch(self, impl, B, T):
         block = randomize(impl.TransformerBlock(16, 4, 40))
@@ -182,21 +230,34 @@ class TestTransformerBlock:
         x = 3 * torch.randn(B, T, 16) + 1
         torch.testing.assert_close(block(x), torch_twin(block)(x, src_mask=hidden))
 
-    def test_silent_halves_leave_the_stream_as_it_was(self, impl):
-        block = impl.TransformerBlock(16, 4, 40)
-        for last in (block.attention.out_proj, block.feed_forward.down):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        x = torch.randn(2, 6, 16)
-        torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+    def test_without_the_network_it_adds_attention_to_the_stream(self, impl):
+        block = silenced(randomize(impl.TransformerBlock(16, 4, 40)), "feed_forward")
+        x = 3 * torch.randn(2, 6, 16) + 1
+        assert same(block(x.clone()), x + block.attention(block.ln_1(x))), (
+            "with a feed-forward network that gives 0 the block should give x + "
+            "attention(ln_1(x)), the stream as it came and what attention makes of a normalized "
+            "copy of it; it gives something else."
+        )
+
+    def test_without_attention_it_adds_the_network_to_the_stream(self, impl):
+        block = silenced(randomize(impl.TransformerBlock(16, 4, 40)), "attention")
+        x = 3 * torch.randn(2, 6, 16) + 1
+        assert same(block(x.clone()), x + block.feed_forward(block.ln_2(x))), (
+            "with an attention that gives 0 the block should give x + feed_forward(ln_2(x)), the "
+            "stream as it came and what the network makes of a normalized copy of it; it gives "
+            "something else."
+        )
 
     def test_the_future_cannot_change_the_past(self, impl):
         block = impl.TransformerBlock(16, 4, 40)
         x = torch.randn(2, 6, 16)
-        before = block(x)
+        before = block(x.clone())
         x[:, 4:] = torch.randn(2, 2, 16)
         after = block(x)
-        torch.testing.assert_close(after[:, :4], before[:, :4])
+        assert same(after[:, :4], before[:, :4]), (
+            "positions 4 and 5 were changed, and what comes out at 0 to 3 changed with them: the "
+            "block's attention must be causal."
+        )
 
     def test_the_gradient_reaches_every_parameter(self, impl):
         block = randomize(impl.TransformerBlock(16, 4, 40))
@@ -211,12 +272,14 @@ class TestTransformerBlock:
 
     @pytest.mark.parametrize("half", ["attention", "feed_forward"])
     def test_dropout_acts_in_each_half(self, impl, half):
-        block = impl.TransformerBlock(16, 4, 40, dropout=0.5)
-        other = block.feed_forward.down if half == "attention" else block.attention.out_proj
-        nn.init.zeros_(other.weight)
-        nn.init.zeros_(other.bias)
-        x = torch.randn(2, 6, 16)
-        assert not torch.allclose(block(x), block(x))
+        block = randomize(impl.TransformerBlock(16, 4, 40, dropout=0.25))
+        silenced(block, "feed_forward" if half == "attention" else "attention")
+        x = torch.randn(8, 16, 16)
+        zeros = (block(x.clone()) == x).float().mean().item()
+        assert zeros == pytest.approx(0.25, abs=0.05), (  # five standard deviations
+            f"with dropout=0.25 in training, {zeros:.0%} of the numbers that {half} adds are 0; it "
+            "should be 25%: each half is given `dropout`, and the block drops nothing besides."
+        )
 
     def test_dropout_rests_in_evaluation(self, impl):
         block = impl.TransformerBlock(16, 4, 40, dropout=0.5).eval()
@@ -233,7 +296,22 @@ def block_that_uses(impl, name):
     """A block whose parameters are off their start. The test waits while `name` is unused."""
     block = randomize(impl.TransformerBlock(16, 4, 40))
     argument = {"rotate": torch.tanh, "remember": lambda k, v: (k, v)}[name]
-    if not calls(block, name, argument, torch.randn(2, 3, 16)):
+    by_place = []
+
+    def listen(attention, given, named):
+        bound = inspect.signature(attention.forward).bind(*given, **named).arguments
+        by_place.append(callable(bound.get("return_weights")))
+
+    listening = block.attention.register_forward_pre_hook(listen, with_kwargs=True)
+    try:
+        used = calls(block, name, argument, torch.randn(2, 3, 16))
+    finally:
+        listening.remove()
+        assert not any(by_place), (
+            "what you hand to attention by place arrives as `return_weights`, its second argument: "
+            "hand `rotate` and `remember` on by name."
+        )
+    if not used:
         pytest.skip(unused("TransformerBlock", name))
     return block
 

@@ -13,7 +13,8 @@ from tiny_transformer.embeddings.reference import (
     sinusoidal_positions,
 )
 from tiny_transformer.setup.grading.doors import heeds, unused
-from tiny_transformer.setup.grading.habits import HABITS
+from tiny_transformer.setup.grading.examples import the_example_is_true
+from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out
 
 
 @pytest.mark.exercise("CharTokenizer")
@@ -23,12 +24,22 @@ class TestCharTokenizer:
         assert list(tokenizer.encode(" ,Wdehlor")) == list(range(9))
 
     def test_the_vocabulary_is_as_large_as_there_are_distinct_characters(self, impl):
-        assert impl.CharTokenizer("banana").vocab_size == 3
+        vocab_size = impl.CharTokenizer("banana").vocab_size
+        assert not callable(vocab_size), (
+            "`vocab_size` is a method here and should be read without parentheses: keep the "
+            "@property above it."
+        )
+        assert vocab_size == 3
 
     @pytest.mark.parametrize("text", ["ROMEO:\nO, speak again", "naïve café — 字", "z"])
     def test_decoding_undoes_encoding(self, impl, text):
         tokenizer = impl.CharTokenizer(text)
-        assert tokenizer.decode(tokenizer.encode(text)) == text
+        decoded = tokenizer.decode(tokenizer.encode(text))
+        assert isinstance(decoded, str), (
+            f"decode returned a {type(decoded).__name__}; it should be one string, all characters "
+            "joined."
+        )
+        assert decoded == text
 
     def test_decodes_a_tensor_as_it_does_a_list(self, impl):
         assert impl.CharTokenizer("abc").decode(torch.tensor([2, 0, 1])) == "cab"
@@ -40,12 +51,37 @@ class TestCharTokenizer:
         assert impl.CharTokenizer("abc").decode([]) == ""
 
     def test_an_unknown_character_is_an_error_that_names_it(self, impl):
-        with pytest.raises(ValueError, match="é"):
+        with pytest.raises(ValueError) as caught:
             impl.CharTokenizer("cafe").encode("café")
+        assert "é" in str(caught.value), (
+            f"encoding an unknown 'é' raised ValueError({str(caught.value)!r}), whose message does "
+            "not name the character."
+        )
+
+    def test_a_text_without_characters_is_an_error(self, impl):
+        with pytest.raises(ValueError):
+            impl.CharTokenizer("")
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "CharTokenizer")
+
+
+def start_random(table):
+    assert table.isfinite().all() and 1e-3 < table.std() < 10, (
+        f"the table starts with a standard deviation of {table.std().item():.2g}; its rows should "
+        "start random, about 1 in size or somewhat less. torch.empty and zeros are not random."
+    )
+    assert len(table.unique(dim=0)) == len(table), "two rows of the table start alike."
 
 
 @pytest.mark.exercise("TokenEmbedding")
 class TestTokenEmbedding:
+    def test_it_has_the_parameters_of_the_course(self, impl):
+        has_parameters(impl.TokenEmbedding(7, 4), {"weight": (7, 4)})
+
+    def test_its_rows_start_random(self, impl):
+        start_random(impl.TokenEmbedding(50, 8).weight)
+
     @pytest.mark.parametrize("shape", [(2, 5), (1, 1)])
     def test_agrees_with_torch(self, impl, shape):
         embedding = impl.TokenEmbedding(7, 4)
@@ -60,9 +96,6 @@ class TestTokenEmbedding:
         expected[0], expected[4] = upstream[0, 1], upstream[0, 3]
         expected[2] = upstream[0, 0] + upstream[0, 2]
         torch.testing.assert_close(embedding.weight.grad, expected)
-
-    def test_the_table_has_a_row_for_each_token(self, impl):
-        assert impl.TokenEmbedding(7, 4).weight.shape == (7, 4)
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
@@ -89,9 +122,18 @@ class TestSinusoidalPositions:
         turned = pairs[:-shift] * pairs[shift]
         torch.testing.assert_close(pairs[shift:], turned, rtol=0, atol=1e-5)
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "sinusoidal_positions")
+
 
 @pytest.mark.exercise("LearnedPositions")
 class TestLearnedPositions:
+    def test_it_has_the_parameters_of_the_course(self, impl):
+        has_parameters(impl.LearnedPositions(max_len=8, d_model=4), {"weight": (8, 4)})
+
+    def test_its_rows_start_random(self, impl):
+        start_random(impl.LearnedPositions(50, 8).weight)
+
     @pytest.mark.parametrize("positions", [[0, 1, 2], [6, 7], [0]])
     def test_looks_each_position_up(self, impl, positions):
         layer = impl.LearnedPositions(max_len=8, d_model=4)
@@ -128,25 +170,51 @@ class TestTransformerEmbedding:
         tokens = torch.randint(7, (2, 5))
         torch.testing.assert_close(embedding(tokens), embedding.token(tokens))
 
-    @pytest.mark.parametrize(
-        "positions, tables",
-        [("learned", [(7, 4), (8, 4)]), ("sinusoidal", [(7, 4)]), ("rope", [(7, 4)])],
-    )
-    def test_only_learned_positions_learn(self, impl, positions, tables):
+    def test_learned_positions_are_parameters(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8)
+        has_parameters(embedding, {"token.weight": (7, 4), "position.weight": (8, 4)})
+
+    @pytest.mark.parametrize("positions", ["sinusoidal", "rope"])
+    def test_other_positions_are_no_parameters(self, impl, positions):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
-        assert sorted(tuple(p.shape) for p in embedding.parameters()) == tables
+        names = [name for name, _ in embedding.named_parameters()]
+        assert names == ["token.weight"], (
+            f"with positions={positions!r} its parameters are {', '.join(names)}; only "
+            "token.weight should be one. Not even a frozen one: the model draws all parameters "
+            "anew (module 05). What is computed once belongs in a buffer."
+        )
+
+    @pytest.mark.parametrize("positions", ["sinusoidal", "rope"])
+    def test_other_positions_are_not_saved(self, impl, positions):
+        saved = list(impl.TransformerEmbedding(7, 4, 8, positions=positions).state_dict())
+        assert saved == ["token.weight"], (
+            f"with positions={positions!r} its state dict holds {', '.join(saved)}; it should hold "
+            "token.weight alone. What can be computed again is not saved: persistent=False."
+        )
+
+    @pytest.mark.parametrize("positions", ["alibi", "Learned", ""])
+    def test_an_unknown_kind_of_positions_is_an_error(self, impl, positions):
+        with pytest.raises(ValueError):
+            impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
 
     def test_looks_positions_up_on_the_device_of_its_tokens(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8).to("meta")
         devices = []  # the meta device lets a CPU index pass, which a GPU would not
         embedding.position.register_forward_pre_hook(lambda _, args: devices.append(args[0].device))
         embedding(torch.zeros(2, 5, dtype=torch.long, device="meta"))
-        assert all(device.type == "meta" for device in devices)
+        assert all(device.type == "meta" for device in devices), (
+            "the positions are made on the CPU, wherever the tokens lie: give torch.arange "
+            "device=tokens.device, or a GPU will refuse."
+        )
 
-    def test_dropout_acts_in_training(self, impl):
-        embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5)
-        tokens = torch.randint(7, (2, 5))
-        assert not torch.allclose(embedding(tokens), embedding(tokens))
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_dropout_acts_on_the_sum_in_training(self, impl, positions):
+        embedding = impl.TransformerEmbedding(7, 4, 8, dropout=0.25, positions=positions)
+        with torch.no_grad():
+            embedding.token.weight.uniform_(2, 3)  # so that no sum is 0
+        tokens = torch.randint(7, (64, 8))
+        noisy, whole = embedding(tokens), embedding.eval()(tokens)
+        is_dropped_out(noisy, whole, 0.25, "the sum of tokens and positions")
 
     def test_dropout_rests_in_evaluation(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5).eval()
@@ -186,7 +254,9 @@ class TestStart:
     def test_dropout_acts_in_training(self, impl):
         embedding = self.embedding(impl, "learned", dropout=0.5)
         tokens = torch.randint(7, (2, 8))
-        assert not torch.allclose(embedding(tokens, start=2), embedding(tokens, start=2))
+        assert not torch.allclose(embedding(tokens, start=2), embedding(tokens, start=2)), (
+            "with `start`, dropout=0.5 changes nothing in training: two calls give the same."
+        )
 
 
 def tables(embedding):
@@ -226,11 +296,20 @@ class TestRotate:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
     def test_keeps_the_dtype(self, impl, dtype):
-        assert impl.rotate(torch.randn(3, 8, dtype=dtype), torch.arange(3)).dtype == dtype
+        came = impl.rotate(torch.randn(3, 8, dtype=dtype), torch.arange(3)).dtype
+        assert came == dtype, f"{dtype} went in and {came} came out; x's dtype should stay."
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.rotate, torch.randn(2, 5, 8), torch.arange(5))
+
+    @pytest.mark.parametrize("width", [7, 1])
+    def test_an_odd_width_is_an_error(self, impl, width):
+        with pytest.raises(ValueError):
+            impl.rotate(torch.randn(3, width), torch.arange(3))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "rotate")
 
 
 class TestTheReference:
