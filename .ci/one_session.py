@@ -68,7 +68,7 @@ class Grader(Grades):
             if quick and item.nodeid not in self.limited:
                 self.limited.add(item.nodeid)
                 limit = 3 + 5 * (time.monotonic() - started)  # a wrong answer may never end
-                item.add_marker(pytest.mark.timeout(limit), append=False)
+                item.add_marker(pytest.mark.timeout(limit, func_only=True), append=False)
             if quick and (self.failed or self.skipped):
                 self.kills[item.nodeid] += 1
                 break
@@ -155,11 +155,11 @@ def in_one_session(folder: str, work: Callable[[Grader], None]) -> None:
                 (root / folder / "tests" / test.name).write_text(text, encoding="utf-8")
         (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
         course = Course(root, folder, work)
-        arguments = [root / folder, "-q", "-p", "no:cacheprovider", "-c", root / "pytest.ini"]
+        arguments = [root / folder, "-c", root / "pytest.ini", "-p", "no:cacheprovider"]
         os.chdir(root)  # a wrong answer may write or delete where it stands
         try:
             with redirect_stdout(said), redirect_stderr(said):
-                pytest.main([*map(str, arguments)], plugins=[course])
+                pytest.main([*map(str, arguments), "--tb=native"], plugins=[course])
         finally:
             os.chdir(here)
     if not course.grader.done:

@@ -15,7 +15,8 @@ def split_corpus(tokens: Tensor, val_fraction: float = 0.1) -> tuple[Tensor, Ten
     """★ Cut (N,) tokens into two texts: the first to train on, the last to validate on.
 
     Both are slices of the text, in its order, and nothing is lost. `val_fraction` is the share
-    of the second; one that is not between 0 and 1 is a ValueError.
+    of the second, and a token that the cut would go through is in the second: of 11, a tenth is 2.
+    A share that is not between 0 and 1 is a ValueError.
 
     >>> train_tokens, val_tokens = split_corpus(torch.arange(10), val_fraction=0.2)
     >>> train_tokens.tolist(), val_tokens.tolist()
@@ -67,7 +68,8 @@ def warmup_cosine(
     """★★ The learning rate of `step` = 0, 1, ...: a line up, then half a cosine down.
 
     The line goes from max_lr / (warmup_steps + 1) at step 0 to max_lr at step `warmup_steps`, the
-    cosine from there to min_lr at step `max_steps`. From then on the rate stays at min_lr.
+    cosine from there to min_lr at step `max_steps`. From then on the rate stays at min_lr, also
+    where warmup_steps is max_steps and there is no cosine.
 
     >>> [round(warmup_cosine(step, 2, 6, 1.0, 0.2), 2) for step in range(8)]
     [0.33, 0.67, 1.0, 0.88, 0.6, 0.32, 0.2, 0.2]
@@ -93,8 +95,9 @@ class AdamW(torch.optim.Optimizer):
     """★★★ Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
     PyTorch's base class keeps the settings in `self.param_groups`, where the schedule changes
-    "lr" between steps, and gives each parameter p a dict of its own, `self.state[p]`. A parameter
-    whose gradient is None rests: no move, no decay, and its count of steps waits.
+    "lr" between steps, and gives each parameter p a dict of its own, `self.state[p]`: what is to be
+    remembered belongs there, and is saved with a checkpoint. A parameter whose gradient is None
+    rests: no move, no decay, and its count of steps waits.
 
     >>> weight = nn.Parameter(torch.tensor([1.0]))
     >>> weight.grad = torch.tensor([0.5])
@@ -116,7 +119,7 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter of every group, in place, by its gradient `p.grad`."""
+        """Move every parameter of every group, in place, by `p.grad`, which stays as it is."""
         raise NotImplementedError
 
 

@@ -361,7 +361,7 @@ MISCONCEPTIONS = [
         "train_step",
         wrong=clip_after_the_step,
         hint="The optimizer used the gradients at full length. Clipping protects the weights from "
-        "one wild batch only if it comes between the backward pass and the step.",
+        "one wild batch only if it comes before the step, when the backward pass is done.",
     ),
     Misconception(
         "train_step",

@@ -23,7 +23,7 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """★ Logits of a sharper (temperature below 1) or flatter (above 1) distribution.
 
     Each probability becomes proportional to its power of 1 / temperature. A temperature that is
-    not above 0 is a ValueError.
+    not above 0, nan too, is a ValueError.
 
     >>> apply_temperature(torch.tensor([2.0, 1.0, 0.0]), 0.5).softmax(dim=-1)
     tensor([0.8668, 0.1173, 0.0159])
@@ -65,7 +65,7 @@ def sample(
     """★★ Draw a token for each row: logits (B, vocab_size) -> (B,). Temperature 0 is `greedy`.
 
     The temperature comes first, then top_k, then top_p of what is left. None leaves a filter
-    out, and `generator` alone decides what is drawn.
+    out (0 does not, it is a ValueError), and `generator` alone decides what is drawn.
 
     >>> sample(torch.tensor([[1.0, 3.0, 2.0], [9.0, 8.0, 7.0]]), temperature=2.0, top_k=1)
     tensor([1, 0])
@@ -112,7 +112,8 @@ class KVCache:
     """★★★ The keys and values of every token read so far, so that each is computed once.
 
     It serves `config.n_layers` layers and up to `config.max_len` tokens. `length`, 0 at first,
-    is how many tokens have been read; the model moves it on once all layers have appended.
+    is how many tokens have been read; the model moves it on once all layers have appended. Keys
+    and values lie on `device`.
 
     >>> cache = KVCache(ModelConfig(n_layers=1, n_heads=1, d_model=1), batch_size=1)
     >>> k = torch.tensor([[[[1.0], [2.0]]]])  # two tokens

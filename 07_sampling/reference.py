@@ -173,7 +173,7 @@ def top_p_filter(logits: Tensor, p: float) -> Tensor:
     """
     check_number("p", p, above=0, most=1)
     if p == 1:
-        return logits  # rounding below would cut off the tail
+        return logits.clone()  # rounding below would cut off the tail
     descending, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
     before = descending.cumsum(dim=-1) - descending  # the mass of all likelier tokens
     p = max(p, torch.finfo(before.dtype).tiny)  # which is not 0 for the likeliest either

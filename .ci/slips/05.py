@@ -313,7 +313,7 @@ def init_weights(model):
             '            x = block(x, rotate=rotate if self.config.positions == "rope" else None)',
         ),
         say=["rotate", "UnboundLocalError|local variable|not associated|another name|shadow"],
-        never=["numbers are wrong", "device"],
+        never=["numbers are wrong", "the CPU|give .*device"],
     ),
     Slip(
         "TinyTransformerLM",
@@ -451,7 +451,7 @@ def next_token_distribution(model, tokens):
     return p
 """,
         say=["no_grad|graph"],
-        never=["mode", "dropout", "position"],
+        never=[r"\bmode\b", "dropout", "position"],
     ),
     Slip(
         "next_token_distribution",

@@ -138,7 +138,7 @@ def get_batch(tokens, batch_size, block_size, generator):
         say=[
             "last|every possible|equally|from >= to|random_|N - T|start|len\\(tokens\\) - block_size"
         ],
-        never=["generator", "follow", "must raise|ValueError"],
+        never=["same seed|generator. (decides|alone)|not from .generator", "follow", "must raise|ValueError"],
     ),
     Slip(
         "get_batch",
@@ -167,7 +167,7 @@ def get_batch(tokens, batch_size, block_size, generator):
     return tokens[idx], tokens[idx].clone()
 """,
         say=["target", "follow|next|shift|same|inputs"],
-        never=["generator", "equally"],
+        never=["same seed|generator. (decides|alone)|not from .generator", "equally"],
     ),
     Slip(
         "get_batch",
@@ -200,7 +200,7 @@ def get_batch(tokens, batch_size, block_size, generator):
             "ValueError|RuntimeError|too few|short",
             "target|one more|T \\+ 1|block_size|window|tokens",
         ],
-        never=["generator", "equally likely"],
+        never=["same seed|generator. (decides|alone)|not from .generator", "equally likely"],
     ),
     Slip(
         "get_batch",
@@ -255,7 +255,7 @@ def cross_entropy(logits, targets):
     return (logits.logsumexp(dim=-1) - score).mean()
 """,
         say=[r"squeeze|broadcast|must match|axis|size of tensor|\(.*1\)"],
-        never=["overflow", "sum", "device"],
+        never=["overflow", r"\bsum\b", "device"],
     ),
     Slip(
         "cross_entropy",
@@ -342,7 +342,7 @@ def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     return min_lr + 0.5 * (max_lr - min_lr) * (1 + math.cos(math.pi * x))
 """,
         say=[r"step 0|first|warmup_steps \+ 1|\+ 1|warm-?up|line"],
-        never=["cosine", "stays|after max_steps"],
+        never=["(your|half a) cosine", "stays|after max_steps"],
     ),
     Slip(
         "warmup_cosine",
@@ -368,7 +368,7 @@ def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
     return min_lr + (max_lr - min_lr) * (0.5 + 0.5 * math.cos(t * math.pi))
 """,
         say=["after|max_steps|stays|from then on|progress|min_lr"],
-        never=["warm-up|warmup", "first rate"],
+        never=["warm-up|line", "first rate"],
     ),
     Slip(
         "warmup_cosine",
@@ -498,7 +498,7 @@ def clip_gradients(params, max_norm):
             "g, s = p.grad + wd * p, self.state[p]",
         ),
         say=["decay", "gradient|L2|decoupled|itself"],
-        never=["correct", "eps"],
+        never=["correct", r"\beps\b"],
     ),
     Slip(
         "AdamW",
@@ -524,7 +524,7 @@ def clip_gradients(params, max_norm):
             's["m"], s["v"] = torch',
         ),
         say=["count|steps|state", "None|rest|wait|own|each|self.state"],
-        never=["decay", "eps"],
+        never=["decay", r"\beps\b"],
     ),
     Slip(
         "AdamW",
@@ -561,7 +561,7 @@ def clip_gradients(params, max_norm):
             's["m"].mul_(b1).add_(g, alpha=1 - b1)',
         ),
         say=[r"gradient|p\.grad", "in place|pow_|chang|as (it|they)|stay|left|modif"],
-        never=["decay", "correct", "eps"],
+        never=["decay", "correct", r"\beps\b"],
     ),
     Slip(
         "AdamW",
@@ -584,7 +584,7 @@ class AdamW(torch.optim.Optimizer):
                 p.copy_(p * (1 - h["lr"] * h["weight_decay"]) - h["lr"] * step)
 """,
         say=[r"self\.state|state_dict|state"],
-        never=["decay", "correct", "eps", "agree"],
+        never=["decay", "correct", r"\beps\b", "agree"],
     ),
     Slip(
         "AdamW",

@@ -399,7 +399,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(p, 1, generator=generator).squeeze(-1)
 """,
         say=["temperature", "first|before|order|after"],
-        never=["generator", "top_k (is|was) ignored"],
+        never=["same seed|generator. (is not|decides|alone)|not from .generator", "top_k (is|was) ignored"],
     ),
     Slip(
         "sample",
@@ -414,7 +414,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(torch.softmax(z, -1), num_samples=1, generator=generator)[:, 0]
 """,
         say=["top.?k", "top.?p", "order|before|first|then|left"],
-        never=["temperature (comes|is) (last|after)", "generator"],
+        never=["temperature (comes|is) (last|after)", "same seed|generator. (is not|decides|alone)|not from .generator"],
     ),
     Slip(
         "sample",
@@ -446,7 +446,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(z.softmax(-1), 1, generator=generator).view(-1)
 """,
         say=["0", "greedy"],
-        never=["generator", "order"],
+        never=["same seed|generator. (is not|decides|alone)|not from .generator", "order"],
     ),
     Slip(
         "sample",
@@ -461,7 +461,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
 """,
         say=[r"\(B, 1\)|\(B,\)|shape|axis|squeeze|\(2,\)|\d, 1\)"],
-        never=["generator", "order"],
+        never=["same seed|generator. (is not|decides|alone)|not from .generator", "order"],
     ),
     Slip(
         "sample",
@@ -479,7 +479,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(probs, 1, generator=generator).squeeze(1)
 """,
         say=["0|None|ValueError"],
-        never=["order", "generator"],
+        never=["order", "same seed|generator. (is not|decides|alone)|not from .generator"],
     ),
     Slip(
         "sample",
@@ -510,7 +510,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         )
         .replace("    hop = max(1, context // 2)\n", ""),
         say=["end|last|first|window|beginning|context"],
-        never=["mode", "generator", "half"],
+        never=[r"\bmode\b", "same seed|generator. (is not|decides|alone)|not from .generator", "half"],
     ),
     Slip(
         "generate",
@@ -521,7 +521,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
             "            tokens = tokens[:, start:]\n            logits = model(tokens)[:, -1]\n",
         ),
         say=["whole|all of the text|window|lost|missing|short|T \\+ max_new_tokens|axis|has size"],
-        never=["mode", "generator"],
+        never=[r"\bmode\b", "same seed|generator. (is not|decides|alone)|not from .generator"],
     ),
     Slip(
         "generate",
@@ -535,7 +535,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         "window shorter than half",
         swap(GENERATE, "hop = max(1, context // 2)", "hop = context"),
         say=["half"],
-        never=["mode", "more than the context", "first max_len"],
+        never=[r"\bmode\b", "more than the context", "first max_len"],
     ),
     Slip(
         "generate",
@@ -546,7 +546,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
             "sample(logits, temperature or 1.0, top_k",
         ),
         say=["temperature", "0|greedy"],
-        never=["window", "mode", "generator"],
+        never=["window", r"\bmode\b", "same seed|generator. (is not|decides|alone)|not from .generator"],
     ),
     Slip(
         "generate",
@@ -561,7 +561,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
             "",
         ),
         say=["cache", "window|new|moves"],
-        never=["mode", "lengths", "never used"],
+        never=[r"\bmode\b", "With lengths|Among prompts", "never used"],
     ),
     Slip(
         "generate",
@@ -573,14 +573,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
             "            if use_cache and cache.length > 0:\n                window = window[:, -1:]\n",
         ),
         say=["cache", "window|tokens|whole|length"],
-        never=["mode", "new cache", "lengths\\b.*padded"],
+        never=[r"\bmode\b", "new cache", "lengths\\b.*padded"],
     ),
     Slip(
         "generate",
         "longer prompts written over",
         swap(FULL, "torch.where(lengths <= end, new, text[:, end])", "new"),
         say=["prompt|lengths", "longer|over|row|own"],
-        never=["cache", "mode", "window"],
+        never=["use_cache (another|the)|(new|the) cache", r"\bmode\b", "window"],
     ),
     Slip(
         "generate",
@@ -597,7 +597,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return out
 """,
         say=["end|stop|seconds|loop|time"],
-        never=["window", "cache", "mode"],
+        never=["window", "use_cache (another|the)|(new|the) cache", r"\bmode\b"],
     ),
     Slip(
         "generate",

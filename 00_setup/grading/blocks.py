@@ -258,7 +258,7 @@ def waiting(blocks: list[Block], root: Path) -> None:
 
 
 def file_of(block: Block) -> str:
-    return block.place.rpartition(":")[0]
+    return block.place.partition(":")[0]
 
 
 def names_in(file: Path, definition: str) -> set[str]:

@@ -1,13 +1,15 @@
 """Habits that bite later: what code does to its input, its dtype, its gradient and its device.
 
 A habit is a check that takes a function (or an nn.Module) and inputs for it, and fails with one
-sentence. Module tests run all of them: `@pytest.mark.parametrize("habit", HABITS)`.
+sentence. Module tests run all of them: `@pytest.mark.parametrize("habit", HABITS)`. `refuses` is
+for the inputs that a docstring calls a ValueError.
 """
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +65,7 @@ def stays_on_the_device(function: Callable, *inputs: Any) -> None:
     try:
         outputs = run(*(converted(value, "meta") for value in (function, *inputs)))
     except RuntimeError as error:
-        if "Tensor.item() cannot be called on meta" in str(error):
+        if "Tensor.item() cannot be called on meta" in str(error) or "no data!" in str(error):
             return  # the code looks at its numbers, to check them: nothing to see without any
         assert "device" not in str(error), (
             "a tensor is made on the CPU wherever the input lies: give torch.arange, zeros, ones "
@@ -75,6 +77,31 @@ def stays_on_the_device(function: Callable, *inputs: Any) -> None:
             f"the input lies on one device and the result on {output.device}: make new tensors "
             "on x.device."
         )
+
+
+def refuses(function: Callable, *inputs: Any, **options: Any) -> None:
+    """Fail with what came in the place of the ValueError that was promised."""
+    try:
+        result = function(*inputs, **options)
+    except ValueError:
+        return
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        pytest.fail(
+            f"A ValueError is promised here, and {type(error).__name__} was raised: {error}",
+            pytrace=False,
+        )
+    pytest.fail(
+        f"A ValueError is promised here, and none was raised: {described(result)} came back.",
+        pytrace=False,
+    )
+
+
+def described(result: Any) -> str:
+    if isinstance(result, Tensor):
+        return f"a tensor {tuple(result.shape)}"
+    return f"a {type(result).__name__}" if result is not None else "None"
 
 
 def has_parameters(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -71,6 +71,7 @@ class Recorder:
         self.like = like
         self.inside = False
         watched = getattr(impl, exercise)
+        self.name = exercise  # also of a known mistake, so that failures can be told alike
         noting = (
             self.noting_class(watched, methods)
             if inspect.isclass(watched)
@@ -83,6 +84,7 @@ class Recorder:
         def noted(*args: Any, **options: Any) -> Any:
             return self.note(function, of, method, doc or function.__doc__ or "", args, options)
 
+        noted.__name__ = noted.__qualname__ = self.name
         return noted
 
     def note(
@@ -111,15 +113,15 @@ class Recorder:
             given = ", ".join(
                 [*map(brief, args), *(f"{name}={brief(value)}" for name, value in options.items())]
             )
-            vars(self)["_of"] = f"{watched.__name__}({given})"
+            vars(self)["_of"] = f"{recorder.name}({given})"
             try:
                 watched.__init__(self, *args, **options)
             except Exception as error:
                 before = copied(named(watched.__init__, (self, *args), options))
                 raised = Raised(type(error), str(error))
-                recorder.calls.append(Call(watched.__name__, "", before, before, raised, ""))
+                recorder.calls.append(Call(recorder.name, "", before, before, raised, ""))
                 raise
-            vars(self)["_of"] = f"{watched.__name__}({given})"
+            vars(self)["_of"] = f"{recorder.name}({given})"
             if isinstance(self, nn.Module):
                 recorder.begin_alike(self)
 
@@ -132,8 +134,8 @@ class Recorder:
             )
 
         body = {name: of_method(name) for name in methods if hasattr(watched, name)}
-        names = {"__module__": watched.__module__, "__qualname__": watched.__qualname__}
-        return type(watched.__name__, (watched,), {**body, **names, "__init__": __init__})
+        names = {"__module__": watched.__module__, "__qualname__": self.name}
+        return type(self.name, (watched,), {**body, **names, "__init__": __init__})
 
     def of_object(
         self, made: Any, function: Callable, name: str, args: tuple, options: dict

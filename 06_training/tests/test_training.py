@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from tiny_transformer.setup.grading.doors import takes, unused
-from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph
+from tiny_transformer.setup.grading.examples import the_example_is_true
+from tiny_transformer.setup.grading.habits import HABITS, keeps_the_graph, refuses
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     AdamW,
@@ -61,42 +62,70 @@ class TestSplitCorpus:
     @pytest.mark.parametrize("N", [10, 100, 12345])
     def test_nothing_is_lost_and_nothing_moves(self, impl, N):
         tokens = torch.arange(N)
-        assert torch.cat(impl.split_corpus(tokens)).equal(tokens)
+        both = torch.cat(impl.split_corpus(tokens))
+        assert both.equal(tokens), (
+            f"The two texts one after the other are not the {N} tokens in their order: some moved, "
+            "are missing, or are there twice."
+        )
 
-    @pytest.mark.parametrize("N", [10, 100, 12345])
-    def test_the_last_tenth_is_for_validation(self, impl, N):
-        _, val_tokens = impl.split_corpus(torch.arange(N))
-        assert abs(len(val_tokens) - N / 10) <= 1
+    # Where the cut falls inside a token, that one is for validation.
+    @pytest.mark.parametrize("N, val", [(10, 1), (100, 10), (12345, 1235), (19, 2), (11, 2)])
+    def test_the_last_tenth_is_for_validation(self, impl, N, val):
+        train_tokens, val_tokens = impl.split_corpus(torch.arange(N))
+        assert (len(train_tokens), len(val_tokens)) == (N - val, val), (
+            f"Of {N} tokens you train on {len(train_tokens)} and validate on {len(val_tokens)}; "
+            f"a share of 0.1 is {N - val} and {val}."
+        )
 
     def test_the_fraction_is_yours_to_choose(self, impl):
-        assert len(impl.split_corpus(torch.arange(100), val_fraction=0.25)[1]) == 25
+        val_tokens = impl.split_corpus(torch.arange(100), val_fraction=0.25)[1]
+        assert len(val_tokens) == 25, (
+            f"With val_fraction=0.25 the second text has {len(val_tokens)} of 100 tokens, not 25."
+        )
 
     @pytest.mark.parametrize("fraction", [0, 1, -0.1, 10])
     def test_a_fraction_that_leaves_nothing_on_one_side_is_an_error(self, impl, fraction):
-        with pytest.raises(ValueError):
-            impl.split_corpus(TOKENS, fraction)
+        refuses(impl.split_corpus, TOKENS, fraction)
 
     @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.split_corpus, torch.arange(50))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "split_corpus")
 
 
 @pytest.mark.exercise("get_batch")
 class TestGetBatch:
     def test_inputs_are_slices_of_the_text(self, impl):
         inputs, _ = impl.get_batch(torch.arange(50), 4, 6, torch.Generator())
-        assert inputs.shape == (4, 6)
-        assert inputs.equal(inputs[:, :1] + torch.arange(6))
+        assert inputs.shape == (4, 6), (
+            f"The inputs are {tuple(inputs.shape)}; with batch_size=4 and block_size=6 they are "
+            "(4, 6)."
+        )
+        assert inputs.equal(inputs[:, :1] + torch.arange(6)), (
+            "A row of the inputs is not a piece of the text: its tokens do not follow each other."
+        )
 
     def test_each_target_is_the_token_after_its_input(self, impl):
         inputs, targets = impl.get_batch(torch.arange(50), 4, 6, torch.Generator())
-        assert targets.equal(inputs + 1)
+        assert targets.equal(inputs + 1), (
+            "A target is not the token that follows its input in the text: of the text 0 1 2 ... "
+            f"your first row has inputs {inputs[0].tolist()} and targets {targets[0].tolist()}."
+        )
 
     def test_every_window_comes_up_and_about_equally_often(self, impl):
         generator = torch.Generator().manual_seed(0)
         inputs, _ = impl.get_batch(torch.arange(7), 3000, 4, generator)
-        assert inputs[:, 0].unique().tolist() == [0, 1, 2]
-        assert inputs[:, 0].bincount().min() > 900
+        often = inputs[:, 0].bincount(minlength=3).tolist()
+        assert len(often) == 3 and min(often) > 900, (
+            "A text of 7 tokens has 3 windows of 4 with a target for each token, and each is "
+            f"equally likely. Of 3000 draws yours come up {often} times, the last one last."
+        )
+
+    def test_each_row_draws_a_window_of_its_own(self, impl):
+        inputs, _ = impl.get_batch(torch.arange(1000), 8, 4, torch.Generator().manual_seed(0))
+        assert len(inputs[:, 0].unique()) > 1, "All 8 rows of a batch are the same window."
 
     def test_a_text_of_one_window_and_its_last_target_is_enough(self, impl):
         inputs, targets = impl.get_batch(torch.arange(5), 2, 4, torch.Generator())
@@ -108,18 +137,21 @@ class TestGetBatch:
         for seed in (1, 1, 2):
             generator = torch.Generator().manual_seed(seed)
             batches.append(impl.get_batch(TOKENS, 4, 8, generator)[0])
-        assert batches[0].equal(batches[1])
-        assert not batches[0].equal(batches[2])
+        assert batches[0].equal(batches[1]), (
+            "Two generators of the same seed give different batches: something else decides too."
+        )
+        assert not batches[0].equal(batches[2]), (
+            "Generators of different seeds give the same batch: `generator` decides nothing."
+        )
 
     def test_the_next_batch_is_another(self, impl):
         generator = torch.Generator().manual_seed(0)
         first, second = (impl.get_batch(TOKENS, 4, 8, generator)[0] for _ in range(2))
-        assert not first.equal(second)
+        assert not first.equal(second), "One generator gives the same batch twice in a row."
 
     @pytest.mark.parametrize("N", [0, 3, 8])
     def test_a_text_too_short_for_a_window_and_its_last_target_is_an_error(self, impl, N):
-        with pytest.raises(ValueError):
-            impl.get_batch(torch.arange(N), 2, 8, torch.Generator())
+        refuses(impl.get_batch, torch.arange(N), 2, 8, torch.Generator())
 
     @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
     def test_it_has_good_habits(self, impl, habit):
@@ -127,6 +159,9 @@ class TestGetBatch:
             return impl.get_batch(tokens, 4, 8, torch.Generator().manual_seed(0))
 
         habit(draw, torch.arange(50))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "get_batch")
 
 
 class TestEvenBatch:
@@ -167,12 +202,25 @@ class TestEvenBatch:
 
 @pytest.mark.exercise("cross_entropy")
 class TestCrossEntropy:
-    @pytest.mark.parametrize("lead", [(5,), (2, 3)])
+    def test_the_loss_is_finite_for_finite_scores(self, impl):
+        logits = torch.tensor([[1e4, 1e4, -1e4]])
+        losses = [impl.cross_entropy(logits, torch.tensor([target])).item() for target in (0, 2)]
+        assert all(map(math.isfinite, losses)), (
+            f"For logits 10000, 10000, -10000 the loss of target 0 is {losses[0]} and of target 2 "
+            f"{losses[1]}; both are finite. An exponential overflows, or ln 0 is taken."
+        )
+
+    @pytest.mark.parametrize("lead", [(5,), (2, 3), ()], ids=str)
     def test_agrees_with_torch_in_value_and_gradient(self, impl, lead):
         logits, targets = 3 * torch.randn(*lead, 11), torch.randint(11, lead)
         ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
         loss = impl.cross_entropy(ours, targets)
-        expected = F.cross_entropy(theirs.flatten(0, -2), targets.flatten())
+        expected = F.cross_entropy(theirs.view(-1, 11), targets.flatten())
+        assert loss.shape == (), f"The loss is {tuple(loss.shape)}; it should be one number, ()."
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4), (
+            f"The loss is {loss.item():.4f}; the mean of -ln p(target) over the {targets.numel()} "
+            f"positions of these logits {tuple(logits.shape)} is {expected.item():.4f}."
+        )
         torch.testing.assert_close(loss, expected)
         loss.backward()
         expected.backward()
@@ -191,12 +239,14 @@ class TestCrossEntropy:
 
     @pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 3, 1), (6,)])
     def test_targets_that_do_not_fit_the_logits_are_an_error(self, impl, shape):
-        with pytest.raises(ValueError):
-            impl.cross_entropy(torch.zeros(2, 3, 11), torch.zeros(shape, dtype=torch.long))
+        refuses(impl.cross_entropy, torch.zeros(2, 3, 11), torch.zeros(shape, dtype=torch.long))
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.cross_entropy, torch.randn(2, 5, 7), torch.randint(7, (2, 5)))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "cross_entropy")
 
 
 @pytest.mark.exercise("perplexity")
@@ -204,7 +254,14 @@ class TestPerplexity:
     @pytest.mark.parametrize("choices", [1, 2, 65])
     @pytest.mark.parametrize("kind", [float, torch.tensor])
     def test_an_even_choice_has_as_many_as_it_has_options(self, impl, choices, kind):
-        assert float(impl.perplexity(kind(math.log(choices)))) == pytest.approx(choices)
+        perplexity = impl.perplexity(kind(math.log(choices)))
+        assert float(perplexity) == pytest.approx(choices)
+        assert isinstance(perplexity, float), (
+            f"The perplexity is a float, of a tensor too; here it is a {type(perplexity).__name__}."
+        )
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "perplexity")
 
 
 @pytest.mark.exercise("warmup_cosine")
@@ -216,21 +273,73 @@ class TestWarmupCosine:
             pytest.param(4, 1.1 * 5 / 11, id="halfway-up"),
             pytest.param(9, 1.1 * 10 / 11, id="one-before-the-top"),
             pytest.param(10, 1.1, id="top"),
+        ],
+    )
+    def test_climbs_along_a_line(self, impl, step, expected):
+        rate = impl.warmup_cosine(step, 10, 110, 1.1, 0.1)
+        assert rate == pytest.approx(expected), (
+            f"With warmup_steps=10 and max_lr=1.1 the rate of step {step} is {rate:.4g}; on the "
+            f"line from max_lr / (warmup_steps + 1) it is {expected:.4g}."
+        )
+
+    @pytest.mark.parametrize(
+        "step, expected",
+        [
             pytest.param(35, 0.1 + math.cos(math.pi / 8) ** 2, id="a-quarter-down"),
             pytest.param(60, 0.6, id="halfway-down"),
             pytest.param(110, 0.1, id="end"),
-            pytest.param(200, 0.1, id="past-the-end"),
         ],
     )
-    def test_follows_the_line_and_the_cosine(self, impl, step, expected):
-        assert impl.warmup_cosine(step, 10, 110, 1.1, 0.1) == pytest.approx(expected)
+    def test_comes_down_along_half_a_cosine(self, impl, step, expected):
+        rate = impl.warmup_cosine(step, 10, 110, 1.1, 0.1)
+        assert rate == pytest.approx(expected), (
+            f"On half a cosine from 1.1 at step 10 to 0.1 at step 110 the rate of step {step} is "
+            f"{expected:.4g}; yours is {rate:.4g}."
+        )
+
+    @pytest.mark.parametrize("step", [111, 160, 210])
+    def test_stays_at_the_end(self, impl, step):
+        rate = impl.warmup_cosine(step, 10, 110, 1.1, 0.1)
+        assert rate == pytest.approx(0.1), (
+            f"With max_steps=110 the rate stays at min_lr=0.1 afterwards; at step {step} yours is "
+            f"{rate:.4g}."
+        )
 
     def test_without_a_warm_up_it_starts_at_the_top(self, impl):
         assert impl.warmup_cosine(0, 0, 100, 1.0, 0.1) == pytest.approx(1.0)
 
+    @pytest.mark.parametrize("step", [6, 7, 100])
+    def test_a_run_may_be_warm_up_to_its_end(self, impl, step):
+        rate = impl.warmup_cosine(step, 5, 5, 1.0, 0.1)
+        assert rate == pytest.approx(0.1), (
+            f"With warmup_steps and max_steps both 5 the rate of step {step} is min_lr=0.1; yours "
+            f"is {rate:.4g}."
+        )
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "warmup_cosine")
+
 
 @pytest.mark.exercise("clip_gradients")
 class TestClipGradients:
+    def test_together_they_are_as_long_as_they_may_be(self, impl):
+        params = with_gradients(5, 7)
+        impl.clip_gradients(params, 0.5)
+        length = torch.cat([p.grad for p in params[:-1]]).norm().item()
+        assert length == pytest.approx(0.5, rel=1e-4), (
+            f"Laid end to end the gradients are {length:.4f} long afterwards; max_norm is 0.5."
+        )
+
+    def test_their_direction_stays(self, impl):
+        params = with_gradients(5, 7)
+        before = torch.cat([p.grad.clone() for p in params[:-1]])
+        impl.clip_gradients(params, 0.5)
+        after = torch.cat([p.grad for p in params[:-1]])
+        assert F.cosine_similarity(before, after, dim=0) > 0.9999, (
+            "Laid end to end the gradients point elsewhere than before: they must all be "
+            "shortened by one factor."
+        )
+
     @pytest.mark.parametrize("max_norm", [0.01, 1.0, 3.0])
     def test_agrees_with_torch(self, impl, max_norm):
         ours = with_gradients(5, 7)
@@ -242,28 +351,43 @@ class TestClipGradients:
         for p, q in zip(ours[:-1], theirs[:-1], strict=True):
             torch.testing.assert_close(p.grad, q.grad)
 
-    def test_gradients_that_are_short_enough_stay_as_they_are(self, impl):
-        params = with_gradients(5, 7, scale=0.01)
+    @pytest.mark.parametrize("scale", [0.01, 0.0])
+    def test_gradients_that_are_short_enough_stay_as_they_are(self, impl, scale):
+        params = with_gradients(5, 7, scale=scale)
         before = [p.grad.clone() for p in params[:-1]]
         impl.clip_gradients(params, 1.0)
-        assert all(p.grad.equal(grad) for p, grad in zip(params[:-1], before, strict=True))
+        assert all(p.grad.equal(grad) for p, grad in zip(params[:-1], before, strict=True)), (
+            "Gradients shorter than max_norm are changed; they stay as they are."
+        )
 
     def test_parameters_may_come_one_by_one(self, impl):
         params = with_gradients(5, 7)
         impl.clip_gradients(iter(params), 0.5)
         length = torch.cat([p.grad for p in params[:-1]]).norm()
-        assert length.item() == pytest.approx(0.5, rel=1e-4)
+        assert length.item() == pytest.approx(0.5, rel=1e-4), (
+            "Given as an iterator, which can be gone through only once, like "
+            f"model.parameters(), gradients with max_norm=0.5 end up {length:.4f} long."
+        )
 
     def test_the_weights_themselves_stay(self, impl):
         params = with_gradients(5)
         before = params[0].detach().clone()
         impl.clip_gradients(params, 0.1)
-        assert params[0].equal(before)
+        assert params[0].equal(before), "The weights are changed; only their gradients should be."
 
     def test_returns_the_length_before(self, impl):
         params = with_gradients(5, 7)
         length = torch.cat([p.grad for p in params[:-1]]).norm()
-        torch.testing.assert_close(impl.clip_gradients(params, 0.5), length)
+        returned = impl.clip_gradients(params, 0.5)
+        assert isinstance(returned, torch.Tensor) and returned.shape == (), (
+            "What is returned should be a tensor (), the length of the gradients before."
+        )
+        assert returned.item() == pytest.approx(length.item(), rel=1e-4), (
+            f"Laid end to end the gradients were {length:.4f} long; {returned:.4f} is returned."
+        )
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "clip_gradients")
 
 
 def after_100_steps(optimizer, params):
@@ -277,8 +401,136 @@ def after_100_steps(optimizer, params):
     return torch.cat([p.detach().flatten() for p in params])
 
 
+def moves(impl, gradients, weight=4.0, **options):
+    """How one weight moves at each step of AdamW down these gradients."""
+    p = nn.Parameter(torch.tensor([weight]))
+    optimizer = impl.AdamW([p], **{"lr": 0.1, "weight_decay": 0.0, **options})
+    found = []
+    for gradient in gradients:
+        before = p.item()
+        p.grad = None if gradient is None else torch.tensor([gradient])
+        optimizer.step()
+        found.append(p.item() - before)
+    return found
+
+
 @pytest.mark.exercise("AdamW")
 class TestAdamW:
+    @pytest.mark.parametrize("gradient", [5.0, -0.01])
+    def test_the_first_step_is_as_long_as_the_rate(self, impl, gradient):
+        (move,) = moves(impl, [gradient])
+        assert move == pytest.approx(-math.copysign(0.1, gradient), rel=1e-3), (
+            f"With lr=0.1, no decay and a gradient of {gradient:g} the first step moves a weight "
+            f"by {move:.4g}. It should be 0.1 down the gradient, however long that is, since both "
+            "averages are corrected for their start at 0."
+        )
+
+    def test_eps_is_added_to_the_root(self, impl):
+        (move,) = moves(impl, [0.5], lr=0.3, eps=1.0)
+        assert move == pytest.approx(-0.1, rel=1e-3), (
+            "With lr=0.3, eps=1 and a gradient of 0.5 the first step moves a weight by "
+            f"{move:.4g}; it should be -0.3 · 0.5 / (√0.25 + 1) = -0.1, with eps beside the root."
+        )
+
+    def test_decay_shrinks_the_weight_itself(self, impl):
+        (move,) = moves(impl, [0.0], weight_decay=0.5)
+        assert move == pytest.approx(-0.2, rel=1e-3), (
+            "With lr=0.1, weight_decay=0.5 and a gradient of 0 a step moves a weight of 4 by "
+            f"{move:.4g}. The decay is -0.1 · 0.5 · 4 = -0.2, apart from the gradient and its "
+            "averages."
+        )
+
+    def test_the_averages_are_kept_from_step_to_step(self, impl):
+        found = moves(impl, [1.0, 0.0], betas=(0.9, 0.9))
+        expected = -0.1 * (0.09 / 0.19) / (0.09 / 0.19) ** 0.5
+        assert found[1] == pytest.approx(expected, rel=1e-3), (
+            "With lr=0.1, betas=(0.9, 0.9) and gradients 1, 0 the second step moves a weight by "
+            f"{found[1]:.4g}; both averages still hold the first gradient, so it is {expected:.4g}."
+        )
+
+    def test_a_parameter_has_a_count_of_its_own(self, impl):
+        found = moves(impl, [None, None, None, 5.0])
+        assert found[3] == pytest.approx(-0.1, rel=1e-3), (
+            "A parameter without a gradient for 3 steps moves by "
+            f"{found[3]:.4g} when it has one. Its own count of steps has waited, so this is its "
+            "first step: as long as lr, 0.1."
+        )
+
+    def test_a_parameter_whose_gradient_is_none_rests(self, impl):
+        idle, busy = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+        optimizer = impl.AdamW([idle, busy], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1)
+        busy.grad = torch.ones(3)
+        optimizer.step()
+        assert idle.equal(torch.ones(3)), (
+            "A parameter whose gradient is None has moved; it should rest, decay too."
+        )
+        assert not busy.equal(torch.ones(3)), "The parameter after it has not moved."
+
+    def test_its_settings_are_torch_s_where_none_are_given(self, impl):
+        (ours,), (theirs,) = (
+            optimizer([nn.Parameter(torch.zeros(1))]).param_groups
+            for optimizer in (impl.AdamW, torch.optim.AdamW)
+        )
+        for name in ("lr", "betas", "eps", "weight_decay"):
+            assert ours[name] == theirs[name], (
+                f"Without settings `{name}` in `param_groups` is {ours[name]}; by the signature it "
+                f"is {theirs[name]}."
+            )
+
+    @pytest.mark.parametrize("setting, value", [("lr", 0.0), ("betas", (0.0, 0.0))], ids=str)
+    def test_a_setting_may_change_between_steps(self, impl, setting, value):
+        p = nn.Parameter(torch.tensor([4.0]))
+        optimizer = impl.AdamW([p], lr=0.1, weight_decay=0.0)
+        for gradient in (1.0, 0.0):
+            p.grad = torch.tensor([gradient])
+            before = p.item()
+            optimizer.step()
+            optimizer.param_groups[0][setting] = value
+        assert p.item() == pytest.approx(before), (
+            f'With "{setting}" in `param_groups` set to {value} after the first step the second '
+            f"moves a weight by {p.item() - before:.4g}; it should not move it."
+        )
+
+    def test_each_group_has_its_settings(self, impl):
+        params = [nn.Parameter(torch.tensor([4.0])) for _ in range(2)]
+        groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.3}]
+        optimizer = impl.AdamW(groups, lr=0.1, weight_decay=0.0)
+        for p in params:
+            p.grad = torch.ones(1)
+        optimizer.step()
+        moved = [round(p.item() - 4, 4) for p in params]
+        assert moved == [-0.1, -0.3], (
+            "In two groups with lr 0.1 and 0.3 the first step moves the parameters by "
+            f"{moved[0]:g} and {moved[1]:g}; each group has an lr of its own: -0.1 and -0.3."
+        )
+
+    def test_gradients_are_left_as_they_are(self, impl):
+        p = nn.Parameter(torch.tensor([4.0]))
+        optimizer = impl.AdamW([p], weight_decay=0.5)
+        p.grad = torch.tensor([3.0])
+        optimizer.step()
+        assert p.grad is not None and p.grad.equal(torch.tensor([3.0])), (
+            f"A step changes the gradient of a parameter in place, from 3 to {p.grad}; it should "
+            "be left as it is."
+        )
+
+    def test_what_it_remembers_is_in_its_state(self, impl):
+        one, other = (nn.Parameter(torch.tensor([4.0])) for _ in range(2))
+        optimizer, restored = impl.AdamW([one], lr=0.1), impl.AdamW([other], lr=0.1)
+        for p, steps in ((one, optimizer), (other, restored)):
+            p.grad = torch.ones(1)
+            if steps is optimizer:
+                steps.step()
+        other.data = one.data.clone()
+        restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for p, steps in ((one, optimizer), (other, restored)):
+            p.grad = torch.zeros(1)
+            steps.step()
+        assert other.item() == pytest.approx(one.item()), (
+            "An optimizer that takes over the state_dict() of another goes on otherwise than that: "
+            "what is to be remembered belongs in self.state[p], which a checkpoint saves."
+        )
+
     @pytest.mark.parametrize(
         "changes",
         [{}, {"weight_decay": 0.0}, {"weight_decay": 2.0}, {"eps": 0.1}, {"betas": (0.5, 0.6)}],
@@ -292,17 +544,34 @@ class TestAdamW:
         expected = after_100_steps(torch.optim.AdamW(theirs, **options), theirs)
         torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-5)
 
-    def test_a_parameter_that_never_has_a_gradient_never_moves(self, impl):
-        idle, busy = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-        optimizer = impl.AdamW([idle, busy], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1)
-        busy.grad = torch.ones(3)
-        optimizer.step()
-        assert idle.equal(torch.ones(3))
-        assert not busy.equal(torch.ones(3))
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "AdamW")
 
 
 @pytest.mark.exercise("train_step")
 class TestTrainStep:
+    def test_returns_a_tensor_without_its_graph(self, impl):
+        model = small_model()
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        loss = impl.train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
+        assert isinstance(loss, torch.Tensor), (
+            f"The loss that is returned is a {type(loss).__name__}; it should be a tensor (), "
+            "which stays where it was computed."
+        )
+        assert loss.shape == (), f"The loss is {tuple(loss.shape)}; it should be one number, ()."
+        assert not loss.requires_grad, "The loss that is returned still has its graph."
+
+    def test_the_optimizer_uses_gradients_that_are_clipped(self, impl):
+        model = small_model()
+        before, batch = weights(model), torch.randint(11, (2, 4, 8))
+        impl.train_step(model, torch.optim.SGD(model.parameters(), 1.0), *batch, max_norm=0.1)
+        moved = (weights(model) - before).norm().item()
+        assert moved < 0.101, (
+            f"A step of SGD with lr=1 and max_norm=0.1 has moved the weights by {moved:.3f}: the "
+            "gradients were longer than max_norm when the optimizer used them. They are clipped "
+            "before."
+        )
+
     @pytest.mark.parametrize("max_norm", [0.1, 100.0])
     def test_is_the_recipe_of_loss_gradient_clip_and_step(self, impl, max_norm):
         ours = small_model()
@@ -323,7 +592,10 @@ class TestTrainStep:
         for model in (fresh, used):
             optimizer = torch.optim.SGD(model.parameters(), 0.5)
             impl.train_step(model, optimizer, inputs, targets, 1.0)
-        assert weights(used).equal(weights(fresh))
+        assert weights(used).equal(weights(fresh)), (
+            "A step moves the weights otherwise where gradients of an earlier batch are still "
+            "there: those of this batch are added to them. They should be forgotten."
+        )
 
     def test_returns_the_loss_before_the_step(self, impl):
         model = small_model()
@@ -331,19 +603,27 @@ class TestTrainStep:
         expected = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
         optimizer = torch.optim.SGD(model.parameters(), 0.5)
         loss = impl.train_step(model, optimizer, inputs, targets, 1.0)
-        assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
-
-    def test_the_loss_it_returns_does_not_keep_the_graph(self, impl):
-        model = small_model()
-        optimizer = torch.optim.SGD(model.parameters(), 0.5)
-        loss = impl.train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
-        assert not torch.as_tensor(loss).requires_grad
+        assert float(loss) == pytest.approx(expected.item(), rel=1e-5), (
+            f"The loss that is returned is {float(loss):.4f}; before the step it is {expected:.4f}."
+        )
 
     def test_dropout_acts_even_after_an_evaluation(self, impl):
         model = small_model().eval()
         optimizer = torch.optim.SGD(model.parameters(), 0.5)
         impl.train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
-        assert all(module.training for module in model.modules())
+        assert all(module.training for module in model.modules()), (
+            "A model that comes in evaluation mode is trained in it: its dropout rests."
+        )
+
+    def test_the_model_is_in_training_mode_when_it_reads(self, impl):
+        model, modes = small_model().eval(), []
+        model.register_forward_pre_hook(lambda model, _: modes.append(model.training))
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        impl.train_step(model, optimizer, *torch.randint(11, (2, 4, 8)), 1.0)
+        assert modes[0], "The model reads the batch in evaluation mode: its dropout rests."
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "train_step")
 
 
 def after_a_step(train_step, max_norm=1.0, **options):

@@ -11,7 +11,7 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature={temperature} is not above 0")
     return logits / temperature
 
@@ -68,14 +68,10 @@ def generate(
 ) -> Tensor:
     B, T = tokens.shape
     ends = [T] * B if lengths is None else lengths.tolist()
-    if min(ends) == 0:
-        raise ValueError("a prompt is empty")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens} is negative")
-    text = torch.zeros(B, T + max_new_tokens, dtype=tokens.dtype, device=tokens.device)
+    text = tokens.new_zeros(B, T + max_new_tokens)
     text[:, :T] = tokens
     context = model.config.max_len
-    step = max(1, context // 2)
+    step = context - context // 2
     start, cache = 0, None
     training = model.training
     model.eval()

@@ -18,10 +18,12 @@ from tiny_transformer.sampling.reference import (
     top_p_filter,
 )
 from tiny_transformer.setup.grading.doors import heeds, unused
+from tiny_transformer.setup.grading.examples import the_example_is_true
 from tiny_transformer.setup.grading.habits import (
     HABITS,
     keeps_the_graph,
     leaves_its_inputs_alone,
+    refuses,
     takes_any_memory_layout,
 )
 from tiny_transformer.tiny_lm.modern import build
@@ -30,6 +32,7 @@ from tiny_transformer.tiny_lm.reference import ModelConfig
 SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
 CHANCES = torch.tensor([0.15, 0.5, 0.1, 0.25])  # not in order, so that the filters must look
 GREEDY = {"temperature": 0}
+WITHOUT_GRADIENT = [habit for habit in HABITS if habit is not keeps_the_graph]
 STRATEGIES = [GREEDY, {}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.6}]
 
 every_position = pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
@@ -51,22 +54,37 @@ def small_model(**changes):
     return model
 
 
+def rounded(numbers):
+    return [round(float(x), 3) for x in numbers]
+
+
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.exercise("greedy")
 class TestGreedy:
-    @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+    @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (1,), (2, 1)], ids=str)
     def test_takes_the_highest_score_of_each_row(self, impl, lead):
         logits = torch.randn(*lead, 11)
         choice = impl.greedy(logits)
-        assert choice.shape == lead
-        assert logits.gather(-1, choice.unsqueeze(-1)).squeeze(-1).equal(logits.amax(-1))
+        assert isinstance(choice, torch.Tensor), (
+            f"greedy returned a {type(choice).__name__}; it should be a tensor of token ids."
+        )
+        assert choice.shape == lead, (
+            f"Of logits {(*lead, 11)} the shape of the choice is {tuple(choice.shape)}; with a "
+            f"token for each row, along the last axis, it is {lead}."
+        )
+        assert logits.gather(-1, choice.unsqueeze(-1)).squeeze(-1).equal(logits.amax(-1)), (
+            "A token is chosen whose score is not the highest of its row."
+        )
 
-    @pytest.mark.parametrize("habit", [habit for habit in HABITS if habit is not keeps_the_graph])
+    @pytest.mark.parametrize("habit", WITHOUT_GRADIENT)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.greedy, torch.randn(3, 7))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "greedy")
 
 
 @pytest.mark.exercise("apply_temperature")
@@ -78,49 +96,82 @@ class TestApplyTemperature:
         actual = impl.apply_temperature(CHANCES.log(), temperature).softmax(-1)
         torch.testing.assert_close(actual, expected)
 
-    @pytest.mark.parametrize("temperature", [0, -1.0])
+    @pytest.mark.parametrize("lead", [(3,), (2, 3)], ids=str)
+    def test_takes_logits_of_any_shape(self, impl, lead):
+        logits = torch.randn(*lead, 11)
+        actual = impl.apply_temperature(logits, 0.5)
+        assert actual.shape == logits.shape, (
+            f"Logits {tuple(logits.shape)} come back as {tuple(actual.shape)}."
+        )
+        torch.testing.assert_close(actual.softmax(-1), (logits / 0.5).softmax(-1))
+
+    @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
     def test_a_temperature_not_above_0_is_an_error(self, impl, temperature):
-        with pytest.raises(ValueError):
-            impl.apply_temperature(CHANCES.log(), temperature)
+        refuses(impl.apply_temperature, CHANCES.log(), temperature)
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.apply_temperature, torch.randn(3, 7), 0.5)
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "apply_temperature")
+
 
 @pytest.mark.exercise("top_k_filter")
 class TestTopKFilter:
     @pytest.mark.parametrize("k", [1, 3, 11])
-    @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+    @pytest.mark.parametrize("lead", [(), (3,), (2, 3)], ids=str)
     def test_keeps_the_k_highest_scores_as_they_are(self, impl, k, lead):
         logits = torch.randn(*lead, 11)
         best, where = logits.topk(k)
         expected = torch.full_like(logits, -math.inf).scatter(-1, where, best)
-        assert impl.top_k_filter(logits, k).equal(expected)
+        kept = impl.top_k_filter(logits, k)
+        count = kept.view(-1, 11)[0].isfinite().sum().item()
+        assert count == k, (
+            f"With k={k} the first row of logits {(*lead, 11)} has {count} scores that are not "
+            f"-inf; the {k} highest stay, the k-th too."
+        )
+        assert kept.equal(expected), (
+            f"With k={k} other scores than the {k} highest of each row stay, or not as they were."
+        )
 
     def test_scores_that_tie_with_the_last_one_stay(self, impl):
         logits = torch.tensor([[1.0, 3.0, 1.0, 0.0, 1.0]])
         kept = impl.top_k_filter(logits, 2).isfinite()
-        assert kept.tolist() == [[True, True, True, False, True]]
+        assert kept.tolist() == [[True, True, True, False, True]], (
+            f"Of scores 1 3 1 0 1 with k=2 you keep {logits[kept].tolist()}; the second highest is "
+            "1, and all that tie with it stay."
+        )
 
-    def test_a_k_beyond_the_vocabulary_keeps_everything(self, impl):
+    @pytest.mark.parametrize("k", [12, 50])
+    def test_a_k_beyond_the_vocabulary_keeps_everything(self, impl, k):
         logits = torch.randn(2, 11)
-        assert impl.top_k_filter(logits, 50).equal(logits)
+        assert impl.top_k_filter(logits, k).equal(logits), (
+            f"Of 11 scores k={k} keeps all as they are; yours are changed."
+        )
 
-    def test_leaves_its_input_alone(self, impl):
+    @pytest.mark.parametrize("k", [2, 11, 12])
+    def test_makes_a_new_tensor(self, impl, k):
         logits = torch.randn(2, 11)
         before = logits.clone()
-        impl.top_k_filter(logits, 2)
-        assert logits.equal(before)
+        kept = impl.top_k_filter(logits, k)
+        assert logits.equal(before), (
+            "The logits that were given are changed in place; the result is a new tensor."
+        )
+        assert kept.data_ptr() != logits.data_ptr(), (
+            f"With k={k} the logits that were given come back; the result is a new tensor."
+        )
 
     @pytest.mark.parametrize("k", [0, -3])
     def test_a_k_that_keeps_nothing_is_an_error(self, impl, k):
-        with pytest.raises(ValueError):
-            impl.top_k_filter(CHANCES.log(), k)
+        refuses(impl.top_k_filter, CHANCES.log(), k)
 
-    @pytest.mark.parametrize("habit", HABITS)
+    @pytest.mark.parametrize("habit", WITHOUT_GRADIENT)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.top_k_filter, torch.randn(3, 7), 4)
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "top_k_filter")
 
 
 def slow_top_p(logits, p):
@@ -139,36 +190,94 @@ def slow_top_p(logits, p):
 
 @pytest.mark.exercise("top_p_filter")
 class TestTopPFilter:
+    def test_goes_by_probabilities(self, impl):
+        logits = 2 * torch.randn(11)
+        kept, shifted = (impl.top_p_filter(logits + c, 0.6).isfinite() for c in (0, 5))
+        assert kept.equal(shifted), (
+            "Other tokens stay when 5 is added to all logits, which changes no probability: it is "
+            "the softmax that counts."
+        )
+
+    def test_filters_each_row_by_itself(self, impl):
+        logits = 2 * torch.randn(5, 11)
+        together = impl.top_p_filter(logits, 0.6)
+        alone = torch.stack([impl.top_p_filter(row, 0.6) for row in logits])
+        assert together.equal(alone), (
+            "A row of a batch is filtered otherwise than the same row alone: rows meet, along a "
+            "`dim` that is not the last."
+        )
+
+    def test_what_is_kept_reaches_p(self, impl):
+        for chances, p in ((CHANCES, 0.3), (CHANCES, 0.6), (CHANCES, 0.95)):
+            kept = impl.top_p_filter(chances.log(), p).isfinite()
+            total = chances[kept].sum().item()
+            assert total >= p, (
+                f"Of tokens with probabilities {rounded(chances)} those you keep for p={p} have "
+                f"{total:.2f} together: less than p. The one that crosses p stays."
+            )
+
+    def test_of_equal_tokens_it_keeps_no_more_than_it_needs(self, impl):
+        kept = impl.top_p_filter(torch.zeros(1, 4), 0.5).isfinite().sum().item()
+        assert kept == 2, (
+            f"Of four tokens with probability 0.25 each you keep {kept} for p=0.5; two have "
+            "exactly 0.5 together, which is p or more, and the fewest that do are kept."
+        )
+
     @pytest.mark.parametrize("p", [0.05, 0.3, 0.6, 0.9, 0.99])
-    @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+    @pytest.mark.parametrize("lead", [(), (5,), (2, 3)], ids=str)
     def test_keeps_the_fewest_likeliest_tokens_that_reach_p(self, impl, p, lead):
         logits = 2 * torch.randn(*lead, 11)
-        assert impl.top_p_filter(logits, p).equal(slow_top_p(logits, p))
+        kept, expected = impl.top_p_filter(logits, p), slow_top_p(logits, p)
+        if kept.shape == expected.shape and not kept.equal(expected):
+            rows = zip(*(x.view(-1, 11) for x in (logits, kept, expected)), strict=True)
+            row, yours, ours = next(parts for parts in rows if not parts[1].equal(parts[2]))
+            order = row.argsort(descending=True)
+            right, stay = ours.isfinite().sum().item(), yours[order].isfinite().nonzero().flatten()
+            pytest.fail(
+                f"Of a row's tokens, likeliest first, you keep number {(stay + 1).tolist()} for "
+                f"p={p}; the first {right} have p together and stay as they are.",
+                pytrace=False,
+            )
+        assert kept.equal(expected)
 
     @pytest.mark.parametrize("p", [1e-9, 0.2])
     def test_always_keeps_the_likeliest_token(self, impl, p):
         logits = torch.randn(4, 11)
         kept = impl.top_p_filter(logits, p).isfinite()
-        assert kept.gather(-1, logits.argmax(-1, keepdim=True)).all()
+        assert kept.gather(-1, logits.argmax(-1, keepdim=True)).all(), (
+            f"With p={p} a row loses its likeliest token, which stays however small p is."
+        )
 
     def test_a_p_of_1_keeps_even_what_the_sum_does_not_notice(self, impl):
         logits = torch.tensor([[20.0, 0.0, -20.0, -60.0]])
-        assert impl.top_p_filter(logits, 1.0).equal(logits)
+        kept = impl.top_p_filter(logits, 1.0)
+        assert kept.equal(logits), (
+            f"With p=1 of scores {logits[0].tolist()} you keep {kept[kept.isfinite()].tolist()}. A "
+            "p of 1 keeps everything, also what is so unlikely that rounding loses it in the sum."
+        )
 
-    def test_leaves_its_input_alone(self, impl):
+    @pytest.mark.parametrize("p", [0.3, 1.0])
+    def test_makes_a_new_tensor(self, impl, p):
         logits = torch.randn(2, 11)
         before = logits.clone()
-        impl.top_p_filter(logits, 0.3)
-        assert logits.equal(before)
+        kept = impl.top_p_filter(logits, p)
+        assert logits.equal(before), (
+            "The logits that were given are changed in place; the result is a new tensor."
+        )
+        assert kept.data_ptr() != logits.data_ptr(), (
+            f"With p={p} the logits that were given come back; the result is a new tensor."
+        )
 
     @pytest.mark.parametrize("p", [0, -0.1, 1.1])
     def test_a_p_outside_0_to_1_is_an_error(self, impl, p):
-        with pytest.raises(ValueError):
-            impl.top_p_filter(CHANCES.log(), p)
+        refuses(impl.top_p_filter, CHANCES.log(), p)
 
-    @pytest.mark.parametrize("habit", HABITS)
+    @pytest.mark.parametrize("habit", WITHOUT_GRADIENT)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.top_p_filter, torch.randn(3, 7), 0.8)
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "top_p_filter")
 
 
 @pytest.mark.exercise("sample")
@@ -193,27 +302,54 @@ class TestSample:
     def test_draws_as_often_as_the_chances_say(self, impl, strategy, expected):
         logits = CHANCES.log().expand(20_000, 4)
         draws = impl.sample(logits, **strategy, generator=seeded())
-        assert draws.shape == (20_000,)
+        assert draws.shape == (20_000,), (
+            f"Of logits (B, 4) with B = 20000 the tokens are {tuple(draws.shape)}; they should be "
+            "(B,), (20000,)."
+        )
         often = draws.bincount(minlength=4) / 20_000
-        torch.testing.assert_close(often, torch.tensor(expected), rtol=0, atol=0.015)  # 4 sigma
+        assert torch.allclose(often, torch.tensor(expected), rtol=0, atol=0.015), (  # 4 sigma
+            f"With {strategy or 'no filter'} four tokens of probability {rounded(CHANCES)} come up "
+            f"with {rounded(often)}, not "
+            f"{rounded(expected)}. The order is temperature, top_k, top_p."
+        )
 
     def test_a_temperature_of_0_is_greedy(self, impl):
         logits = torch.randn(20, 11)
-        assert impl.sample(logits, temperature=0).equal(logits.argmax(-1))
+        try:
+            draws = impl.sample(logits, temperature=0)
+        except ValueError as error:
+            pytest.fail(
+                f"A temperature of 0 is `greedy`; yours is refused with: {error}", pytrace=False
+            )
+        assert draws.equal(logits.argmax(-1)), (
+            "With a temperature of 0 other tokens come than `greedy` chooses."
+        )
 
     def test_a_temperature_of_0_decides_even_where_the_scores_nearly_tie(self, impl):
         logits = torch.tensor([0.0, 1e-7]).repeat(50, 1)
-        assert impl.sample(logits, temperature=0).all()
+        assert impl.sample(logits, temperature=0).all(), (
+            "With a temperature of 0 a token comes that has not the highest score: it is not "
+            "`greedy`, but a draw."
+        )
 
     def test_each_row_draws_from_its_own_scores(self, impl):
         logits = torch.eye(11) * 1000
         assert impl.sample(logits).tolist() == list(range(11))
 
+    @pytest.mark.parametrize("strategy", [{"top_k": 0}, {"top_p": 0}, {"top_p": 0.0}], ids=str)
+    def test_none_leaves_a_filter_out_and_0_does_not(self, impl, strategy):
+        refuses(impl.sample, torch.zeros(2, 11), **strategy)
+
     def test_the_generator_alone_decides(self, impl):
         logits = torch.zeros(100, 11)
         draws = [impl.sample(logits, generator=seeded(seed)) for seed in (1, 1, 2)]
-        assert draws[0].equal(draws[1])
-        assert not draws[0].equal(draws[2])
+        assert draws[0].equal(draws[1]), (
+            "Two generators of the same seed draw different tokens: `generator` is not what "
+            "decides."
+        )
+        assert not draws[0].equal(draws[2]), (
+            "Generators of different seeds draw the same tokens: `generator` decides nothing."
+        )
 
     @pytest.mark.parametrize("habit", [leaves_its_inputs_alone, takes_any_memory_layout])
     def test_it_has_good_habits(self, impl, habit):
@@ -221,6 +357,9 @@ class TestSample:
             return impl.sample(logits, 0.7, 5, 0.9, torch.Generator().manual_seed(0))
 
         habit(draw, torch.randn(3, 7))
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "sample")
 
 
 def slow_generate(impl, model, tokens, max_new_tokens, **strategy):
@@ -231,6 +370,25 @@ def slow_generate(impl, model, tokens, max_new_tokens, **strategy):
     return tokens
 
 
+def came_back(tokens, prompt, new):
+    B, T = prompt.shape
+    return (
+        f"After prompts {(B, T)} and max_new_tokens={new} the text is {tuple(tokens.shape)}; all "
+        f"of it, prompt and continuation, is (B, T + max_new_tokens), {(B, T + new)}."
+    )
+
+
+def told_by_cache(ends):
+    """Where a text with the cache, and one without, part."""
+    if ends[0].shape != ends[1].shape:
+        return f"With use_cache the text is {tuple(ends[0].shape)}, without {tuple(ends[1].shape)}."
+    first = (ends[0] != ends[1]).any(0).nonzero()[0].item()
+    return (
+        f"With use_cache another token comes at position {first} than without; the context is "
+        f"{SMALL.max_len}."
+    )
+
+
 @pytest.mark.exercise("generate")
 class TestGenerate:
     @every_strategy
@@ -238,47 +396,71 @@ class TestGenerate:
     def test_within_the_context_samples_from_all_the_text_so_far(self, impl, strategy):
         model, prompt = small_model(), torch.randint(11, (3, 2))
         actual = impl.generate(model, prompt, 6, **strategy, generator=seeded(), use_cache=False)
-        assert actual.equal(slow_generate(impl, model, prompt, 6, **strategy, generator=seeded()))
+        expected = slow_generate(impl, model, prompt, 6, **strategy, generator=seeded())
+        assert actual.shape == expected.shape, came_back(actual, prompt, 6)
+        assert actual.equal(expected), (
+            f"With {strategy or 'no strategy'} your text goes on otherwise than with a `sample` "
+            "each time of the scores at the last position, after all the text so far."
+        )
 
     @pytest.mark.parametrize("T, new", [(1, 7), (3, 30), (8, 1), (20, 5), (5, 0), (20, 0)])
     def test_keeps_the_prompt_and_adds_as_many_tokens_as_asked_for(self, impl, T, new):
         prompt = torch.randint(11, (2, T))
         tokens = impl.generate(small_model(), prompt, new, use_cache=False)
-        assert tokens.shape == (2, T + new)
-        assert tokens[:, :T].equal(prompt)
+        assert tokens.shape == (2, T + new), came_back(tokens, prompt, new)
+        assert tokens[:, :T].equal(prompt), "The text does not begin with its prompt."
 
     def test_leaves_its_prompt_alone(self, impl):
         prompt = torch.randint(11, (2, 3))
         before = prompt.clone()
         impl.generate(small_model(), prompt, 4, use_cache=False)
-        assert prompt.equal(before)
+        assert prompt.equal(before), "The prompt that was given is changed in place."
 
     @pytest.mark.parametrize("new", [4, 20])
     def test_a_row_fares_in_a_batch_as_it_does_alone(self, impl, new):
         model, prompts = small_model(), torch.randint(11, (3, 4))
         together = impl.generate(model, prompts, new, **GREEDY, use_cache=False)
         alone = [impl.generate(model, row[None], new, **GREEDY, use_cache=False) for row in prompts]
-        assert together.equal(torch.cat(alone))
+        assert together.equal(torch.cat(alone)), (
+            "A prompt in a batch is continued otherwise than alone."
+        )
 
     def test_what_lies_before_the_context_has_no_say(self, impl):
         model, prompt = small_model(), torch.randint(11, (1, 14))
         other = prompt.clone()
         other[:, :6] = (prompt[:, :6] + 1) % 11
         ends = [impl.generate(model, p, 10, **GREEDY, use_cache=False) for p in (prompt, other)]
-        assert ends[0][:, 14:].equal(ends[1][:, 14:])
+        assert ends[0][:, 14:].equal(ends[1][:, 14:]), (
+            "Two texts that differ only before the last 8 tokens, the context, go on differently."
+        )
 
     def test_a_long_prompt_is_read_to_its_end(self, impl):
         model, prompt = small_model(), torch.randint(11, (1, 14)).repeat(11, 1)
         prompt[:, -1] = torch.arange(11)
         tokens = impl.generate(model, prompt, 1, **GREEDY, use_cache=False)
-        assert len(tokens[:, -1].unique()) > 1
+        assert len(tokens[:, -1].unique()) > 1, (
+            "Prompts longer than the context that differ in their last token all go on alike: the "
+            "model does not read the end of the text."
+        )
 
     def test_past_the_context_it_reads_half_of_it_or_more(self, impl):
         model, widths = small_model(), []
         model.register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
         impl.generate(model, torch.randint(11, (1, 9)), 14, use_cache=False)
-        assert len(widths) == 14
-        assert all(4 <= width <= 8 for width in widths)
+        assert len(widths) == 14 and all(4 <= width <= 8 for width in widths), (
+            f"To write 14 tokens after 9 the model, whose context is 8, is given {widths} of them; "
+            "each time it should be 8 at most and no less than half of that, 4."
+        )
+
+    def test_with_a_cache_it_writes_past_the_context(self, impl):
+        try:
+            impl.generate(small_model(), torch.randint(11, (1, 5)), 10, use_cache=True)
+        except ValueError as error:
+            pytest.fail(
+                f"With use_cache the writing stops: {error}. The model is given all tokens of the "
+                "window beside the cache, and a window that moves on needs a new cache.",
+                pytrace=False,
+            )
 
     @every_position
     @every_strategy
@@ -288,14 +470,14 @@ class TestGenerate:
             impl.generate(model, prompt, 25, **strategy, generator=seeded(), use_cache=use_cache)
             for use_cache in (True, False)
         ]
-        assert ends[0].equal(ends[1])
+        assert ends[0].equal(ends[1]), told_by_cache(ends)
 
     def test_the_cache_changes_no_token_of_a_modern_model(self, impl):
         modern = dict(norm="rms", positions="rope", qk_norm=True, activation="relu2")
         model, prompt = small_model(**modern, token_shift=True), torch.randint(11, (2, 5))
         torch.nn.init.normal_(model.shift.share)
-        ends = [impl.generate(model, prompt, 25, **GREEDY, use_cache=cached) for cached in (0, 1)]
-        assert ends[0].equal(ends[1])
+        ends = [impl.generate(model, prompt, 25, **GREEDY, use_cache=cached) for cached in (1, 0)]
+        assert ends[0].equal(ends[1]), told_by_cache(ends)
 
     @pytest.mark.parametrize("T", [1, 8, 9, 30])
     def test_the_cache_changes_no_token_after_a_prompt_of_any_length(self, impl, T):
@@ -304,7 +486,7 @@ class TestGenerate:
             impl.generate(model, prompt, 12, **GREEDY, use_cache=use_cache)
             for use_cache in (True, False)
         ]
-        assert ends[0].equal(ends[1])
+        assert ends[0].equal(ends[1]), told_by_cache(ends)
 
     def test_the_cache_spares_reading_a_token_twice(self, impl):
         model, widths = small_model(), []
@@ -312,7 +494,10 @@ class TestGenerate:
             lambda _, args: widths.append(args[0].size(1))
         )
         impl.generate(model, torch.randint(11, (2, 3)), 5, use_cache=True)
-        assert widths == [3, 1, 1, 1, 1]
+        assert widths == [3, 1, 1, 1, 1], (
+            f"With use_cache the model reads {widths} tokens after a prompt of 3; the cache has "
+            "all but the newest, so it should be [3, 1, 1, 1, 1]."
+        )
 
     def test_dropout_rests(self, impl):
         model, prompt = small_model(dropout=0.5), torch.randint(11, (3, 4))
@@ -320,19 +505,29 @@ class TestGenerate:
             impl.generate(model.train(mode), prompt, 20, **GREEDY, use_cache=False)
             for mode in (True, False)
         ]
-        assert ends[0].equal(ends[1])
+        assert ends[0].equal(ends[1]), (
+            "A model with dropout=0.5 writes another text in training than in evaluation: its "
+            "dropout does not rest."
+        )
 
     @pytest.mark.parametrize("training", [True, False])
     def test_leaves_the_model_in_the_mode_it_was_in(self, impl, training):
         model = small_model().train(training)
         impl.generate(model, torch.zeros(1, 3, dtype=torch.long), 2, use_cache=False)
-        assert all(module.training == training for module in model.modules())
+        assert all(module.training == training for module in model.modules()), (
+            f"A model with training={training} has training={not training} afterwards."
+        )
 
     def test_builds_no_graph(self, impl):
         model, graphs = small_model(), []
         model.register_forward_hook(lambda _, args, logits: graphs.append(logits.requires_grad))
         impl.generate(model, torch.randint(11, (1, 3)), 2, use_cache=False)
-        assert graphs == [False, False]
+        assert graphs == [False, False], (
+            "A graph is built while the model writes, for a backward pass that will not come."
+        )
+
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "generate")
 
 
 @pytest.mark.door
@@ -348,6 +543,15 @@ class TestLengths:
 
         return continued
 
+    def test_a_longer_prompt_keeps_its_own_tokens(self, continued):
+        padded, lengths = torch.randint(11, (3, 12)), [2, 12, 5]
+        rows = continued(small_model(), padded, 4, lengths, **GREEDY, use_cache=False)
+        for row, prompt, length in zip(rows, padded, lengths, strict=True):
+            assert row[:length].equal(prompt[:length]), (
+                f"Among prompts of {lengths} tokens the one of {length} is written over: its row "
+                "does not begin with its own tokens."
+            )
+
     @every_position
     @pytest.mark.parametrize("use_cache", [True, False])
     def test_each_prompt_fares_as_it_does_alone(self, impl, continued, positions, use_cache):
@@ -356,42 +560,64 @@ class TestLengths:
         rows = continued(model, padded, 20, lengths, **options)
         for row, prompt, length in zip(rows, padded, lengths, strict=True):
             alone = impl.generate(model, prompt[None, :length], 20, **options)
-            assert row[: length + 20].equal(alone[0])
+            assert row[: length + 20].equal(alone[0]), (
+                f"Among prompts of {lengths} tokens the one of {length} is continued otherwise "
+                "than alone."
+            )
 
     @every_strategy
     def test_lengths_that_are_all_alike_change_nothing(self, impl, continued, strategy):
         model, prompts = small_model(), torch.randint(11, (3, 4))
         options = {**strategy, "use_cache": False}
         text = continued(model, prompts, 9, [4, 4, 4], **options, generator=seeded())
-        assert text.equal(impl.generate(model, prompts, 9, **options, generator=seeded()))
+        assert text.equal(impl.generate(model, prompts, 9, **options, generator=seeded())), (
+            "With lengths of 4 for all prompts (B, 4) the text is another than without lengths."
+        )
 
     def test_the_result_has_room_for_the_longest(self, continued):
         padded = torch.randint(11, (2, 6))
-        assert continued(small_model(), padded, 5, [2, 6], use_cache=False).shape == (2, 11)
+        text = continued(small_model(), padded, 5, [2, 6], use_cache=False)
+        assert text.shape == (2, 11), came_back(text, padded, 5)
 
     def test_the_padded_prompts_stay_as_they_were(self, continued):
         padded = torch.randint(11, (2, 6))
         before = padded.clone()
         continued(small_model(), padded, 5, [2, 6], use_cache=False)
-        assert padded.equal(before)
+        assert padded.equal(before), "The prompts that were given are changed in place."
 
 
 @pytest.mark.exercise("KVCache")
 class TestKVCache:
+    def test_starts_out_empty(self, impl):
+        length = getattr(impl.KVCache(SMALL, 3), "length", "missing")
+        assert length == 0, f"`length` of a new cache is {length}; it should be 0."
+
+    def test_append_leaves_the_length_to_the_model(self, impl):
+        cache, k = impl.KVCache(SMALL, 3), torch.randn(3, 2, 4, 8)
+        cache.append(0, k, k)
+        assert cache.length == 0, (
+            f"append has set `length` to {cache.length}. The next block appends the same tokens at "
+            "the same place, so here it stays as it is; the model moves it on after the last."
+        )
+
     def test_gives_back_all_keys_and_values_of_a_layer_so_far(self, impl):
         cache = impl.KVCache(SMALL, 3)
         k, v = torch.randn(2, 2, 3, 2, 6, 8)  # (2, n_layers, B, n_heads, T, d_head)
         for start, end in ((0, 3), (3, 4), (4, 6)):
             for layer in range(2):
-                keys, values = cache.append(
-                    layer, k[layer, :, :, start:end], v[layer, :, :, start:end]
-                )
-                torch.testing.assert_close(keys, k[layer, :, :, :end], rtol=0, atol=0)
-                torch.testing.assert_close(values, v[layer, :, :, :end], rtol=0, atol=0)
+                got = cache.append(layer, k[layer, :, :, start:end], v[layer, :, :, start:end])
+                for name, kept, all_of_them in zip(("keys", "values"), got, (k, v), strict=True):
+                    expected = all_of_them[layer, :, :, :end]
+                    assert kept.shape == expected.shape, (
+                        f"With `length` {start} and {end - start} new tokens the {name} of layer "
+                        f"{layer} come back as {tuple(kept.shape)}; all so far are (B, n_heads, "
+                        f"S, d_head), {tuple(expected.shape)}."
+                    )
+                    assert kept.equal(expected), (
+                        f"With `length` {start} and {end - start} new tokens the {name} of layer "
+                        f"{layer} are not those that were appended to this layer, in their order."
+                    )
             cache.length = end  # which the model does once all layers have appended
-
-    def test_starts_out_empty(self, impl):
-        assert impl.KVCache(SMALL, 3).length == 0
 
     def test_a_length_that_is_set_back_makes_it_forget_what_follows(self, impl):
         cache, (k, v) = impl.KVCache(SMALL, 1), torch.randn(2, 1, 2, 6, 8)
@@ -399,7 +625,26 @@ class TestKVCache:
         cache.length = 3
         keys, values = cache.append(0, k[:, :, 5:], v[:, :, 5:])
         kept = [0, 1, 2, 5]
-        assert keys.equal(k[:, :, kept]) and values.equal(v[:, :, kept])
+        assert keys.size(2) == 4, (
+            "Of 5 tokens with `length` set back to 3 and one new one there are "
+            f"{keys.size(2)}; the new one stands behind the first 3: 4."
+        )
+        assert keys.equal(k[:, :, kept]) and values.equal(v[:, :, kept]), (
+            "After `length` was set back to 3 the new token does not stand behind the first 3."
+        )
+
+    def test_it_lies_on_the_device_it_was_made_for(self, impl):
+        cache = impl.KVCache(SMALL, 1, device="meta")  # which any machine has
+        k = torch.zeros(1, 2, 3, 8, device="meta")
+        try:
+            devices = {kept.device.type for kept in cache.append(0, k, k)}
+        except (RuntimeError, ValueError) as error:
+            pytest.fail(
+                'A cache with device="meta" does not take keys from that device: its own tensors '
+                f"lie elsewhere. PyTorch says: {error}",
+                pytrace=False,
+            )
+        assert devices == {"meta"}, f'A cache with device="meta" gives back tensors on {devices}.'
 
     @every_position
     @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
@@ -420,12 +665,11 @@ class TestKVCache:
         for parts, text in zip(logits, texts, strict=True):
             torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=1e-4, atol=1e-5)
 
+    def test_its_example_is_true(self, impl):
+        the_example_is_true(impl, "KVCache")
+
 
 class TestTheReference:
-    def test_of_equal_tokens_top_p_keeps_no_more_than_it_needs(self):
-        # Not asked of exercises: one more token is a common and harmless reading of "reach p".
-        assert top_p_filter(torch.zeros(1, 4), 0.5).isfinite().sum() == 2
-
     @every_strategy
     def test_two_short_texts_make_the_long_one(self, strategy):
         # The window goes by the position alone, wherever the prompt ended.

@@ -9,6 +9,7 @@ from tiny_transformer.setup.grading.habits import (
     keeps_the_dtype,
     keeps_the_graph,
     leaves_its_inputs_alone,
+    refuses,
     stays_on_the_device,
     takes_any_memory_layout,
 )
@@ -35,6 +36,29 @@ def test_good_code_passes(habit):
 def test_a_bad_habit_is_stopped(habit, wrong, told):
     with pytest.raises((AssertionError, RuntimeError), match=told):
         habit(wrong, torch.randn(2, 3))
+
+
+def fail(error):
+    raise error
+
+
+def test_a_value_error_is_a_refusal():
+    refuses(fail, ValueError("k is 0"))
+
+
+def test_another_error_is_no_refusal_and_is_told():
+    with pytest.raises(pytest.fail.Exception, match="and KeyError was raised: 'k'"):
+        refuses(fail, KeyError("k"))
+
+
+def test_an_answer_is_no_refusal_and_is_told():
+    with pytest.raises(pytest.fail.Exception, match=r"a tensor \(2, 3\) came back"):
+        refuses(torch.zeros, 2, 3)
+
+
+def test_what_is_not_started_is_no_answer():
+    with pytest.raises(NotImplementedError):
+        refuses(fail, NotImplementedError())
 
 
 def test_a_parameter_that_no_gradient_reaches_is_named():
