@@ -343,7 +343,7 @@ class TestTrain:
         impl.train(quick, tmp_path / "run")
         before = weights(tmp_path / "run")
         try:
-            impl.train(replace(quick, seed=2), tmp_path / "run")
+            impl.train(quick, tmp_path / "run")
         except ValueError:
             pass
         else:
@@ -400,22 +400,51 @@ class TestTrain:
         )
         assert weights(tmp_path / "cut") == weights(tmp_path / "whole"), f"{told}."
 
+    def test_a_resumed_run_takes_the_steps_that_are_left(self, impl, quick, tmp_path, monkeypatch):
+        cut_at(3, signal.SIGINT, monkeypatch, impl.train, quick, tmp_path / "run")
+        original, taken = training.train_step, []
+        monkeypatch.setattr(training, "train_step", lambda *a: taken.append(a) or original(*a))
+        impl.train(quick, tmp_path / "run", resume=True)
+        told = "Of 5 steps 3 were taken before it was interrupted; resumed, it must take 2"
+        assert len(taken) == 2, f"{told}, and takes {len(taken)}."
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+    def test_the_device_is_that_of_the_config(self, impl, quick, tmp_path):
+        try:
+            impl.train(replace(quick, device="cuda"), tmp_path / "run")
+        except ValueError:
+            return
+        pytest.fail(
+            "With device = 'cuda' a machine without a GPU must refuse with a ValueError; it trains."
+        )
+
+    def test_what_the_machine_chose_is_printed(self, impl, quick, tmp_path, monkeypatch, capsys):
+        line = "Some GPU (sm_90): bfloat16"
+        what = "tiny_transformer.engineering.speed.Arithmetic"
+        monkeypatch.setattr(what, lambda *chosen: Arithmetic(*chosen[:3], line))
+        impl.train(quick, tmp_path / "run")
+        said = capsys.readouterr().out.count(line)
+        assert said == 1, f"What choose_arithmetic has to say is printed {said} times, not once."
+
     @pytest.mark.parametrize("half", ["bf16", "fp16"])
     def test_it_trains_in_what_was_chosen(self, impl, quick, half, tmp_path, monkeypatch):
         original, seen = training.train_step, []
 
         def train_step(model, optimizer, inputs, targets, max_norm, accumulate, bf16, *scaler):
-            seen.append((bf16, bool(scaler)))
+            seen.append((bf16, any(s is not None and s.is_enabled() for s in scaler)))
             return original(model, optimizer, inputs, targets, max_norm, accumulate, bf16, *scaler)
 
         monkeypatch.setattr(training, "train_step", train_step)
         best = impl.train(replace(quick, **{half: True}), tmp_path / "run")
         told = f"With {half} = True the steps get bf16 = {seen[0][0]} and"
         assert set(seen) == {(half == "bf16", half == "fp16")}, (
-            f"{told} {'a' if seen[0][1] else 'no'} scaler."
+            f"{told} {'a' if seen[0][1] else 'no'} scaler that works on this device."
         )
         model, tokens = load_run(tmp_path / "run")[0], validation(quick, tmp_path / "run")
         loss = evaluate(model, tokens, bf16=half == "bf16")
+        kept = "scaler" in load_checkpoint(tmp_path / "run" / "last")
+        told = "the session, and with it last/, must have the scaler if there is one"
+        assert kept == (half == "fp16"), f"With {half} = True {told}."
         told = f"It is evaluated in {'bfloat16' if half == 'bf16' else 'float32'} then"
         assert best == pytest.approx(loss, abs=1e-6), f"{told}: {loss}, not {best}."
 
@@ -493,6 +522,14 @@ class TestGallery:
             wanted = tokenizer.decode(row)
             told = f"With seed {seed}, {name} continues 'the' as {wanted!r}"
             assert text == wanted, f"{told}; the page has {text!r}."
+
+    def test_200_tokens_are_added_unless_it_is_told_otherwise(self, impl, run, monkeypatch):
+        for name in list(STRATEGIES)[1:]:  # put back at the end, for others
+            monkeypatch.delitem(STRATEGIES, name)
+        page = impl.gallery(*load_run(run), ["a"])
+        told = "Without max_new_tokens and seed they are 200 and 1; the page is"
+        assert "\n200 tokens each, seed 1, unedited.\n" in page, f"{told} {page[:60]!r}..."
+        assert len(texts(page)[0]) == 201, f"{told} with {len(texts(page)[0]) - 1} added."
 
     def test_the_page_is_made_of_its_parts(self, impl, run):
         page = impl.gallery(*load_run(run), ["the cat", "a"], max_new_tokens=5, seed=3)
