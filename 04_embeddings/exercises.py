@@ -86,8 +86,8 @@ class TransformerEmbedding(nn.Module):
 
     tokens (B, T) -> (B, T, d_model), T at most max_len. Name the parts `token` and, where they are
     learned, `position`. `positions` is "learned", "sinusoidal", whose waves are no parameters, not
-    even frozen ones (module 05 draws all parameters anew), or "rope", which adds nothing here;
-    to build it with anything else is a ValueError.
+    even frozen ones (module 05 draws all parameters anew), and are not saved, or "rope", which adds
+    nothing here; to build it with anything else is a ValueError.
     """
 
     def __init__(

@@ -285,8 +285,8 @@ MISCONCEPTIONS = [
     Misconception(
         "TransformerEmbedding",
         wrong=LearnsTheWaves,
-        hint="Your sinusoidal table is a parameter, and training would bend it. Keep it as a "
-        "buffer, which moves with the model and is left alone by the optimizer.",
+        hint="Your sinusoidal table is a parameter: it would be drawn anew when a model starts, "
+        "and trained if it can learn. Keep it as a buffer, which moves with the model.",
     ),
     Misconception(
         "TransformerEmbedding",

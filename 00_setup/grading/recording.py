@@ -6,7 +6,7 @@ import inspect
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
@@ -228,4 +228,6 @@ def brief(value: Any) -> str:
     if isinstance(value, nn.Module):
         return type(value).__name__
     text = passing(str(value) if isinstance(value, PurePath) else " ".join(repr(value).split()))
+    if len(text) > 40 and (is_dataclass(value) or " object at " in text):
+        return f"{type(value).__name__}(...)"
     return text if len(text) <= 40 else f"{text[:37]}..."

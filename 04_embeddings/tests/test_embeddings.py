@@ -184,6 +184,14 @@ class TestTransformerEmbedding:
             "anew (module 05). What is computed once belongs in a buffer."
         )
 
+    @pytest.mark.parametrize("positions", ["sinusoidal", "rope"])
+    def test_other_positions_are_not_saved(self, impl, positions):
+        saved = list(impl.TransformerEmbedding(7, 4, 8, positions=positions).state_dict())
+        assert saved == ["token.weight"], (
+            f"with positions={positions!r} its state dict holds {', '.join(saved)}; it should hold "
+            "token.weight alone. What can be computed again is not saved: persistent=False."
+        )
+
     @pytest.mark.parametrize("positions", ["alibi", "Learned", ""])
     def test_an_unknown_kind_of_positions_is_an_error(self, impl, positions):
         with pytest.raises(ValueError):

@@ -33,6 +33,7 @@ def short_reports(monkeypatch, request):
     monkeypatch.setattr(report, "SPOKEN", 20)
     monkeypatch.setattr(report, "draw_losses", lambda _, path: path.touch())
     if request.node.get_closest_marker("exercise"):  # what a learner prints shall be found
+        monkeypatch.setattr(report, "SPOKEN", 5)
         monkeypatch.setattr(report, "print", lambda *_, **__: None, raising=False)
         monkeypatch.setattr(report.tqdm, "write", lambda *_, **__: None)
         monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and against power cuts only

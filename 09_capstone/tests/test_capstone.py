@@ -130,7 +130,8 @@ class TestBuildModel:
 @pytest.fixture(scope="session")
 def quick(config):
     """A run of five steps, evaluated after the second, the fourth and the last."""
-    return replace(config, log_every=1, eval_every=2, train=replace(config.train, max_steps=5))
+    train, model = replace(config.train, max_steps=5), replace(config.model, n_layers=1)
+    return replace(config, log_every=1, eval_every=2, train=train, model=model)
 
 
 @pytest.fixture(scope="session")
@@ -204,9 +205,9 @@ class TestTrain:
         last = list(recorded(tmp_path / "run", "val_loss").values())[-1]
         assert last < first - 0.3, f"The loss hardly falls: it was {first:.2f}, and is {last:.2f}."
 
-    def test_the_loss_it_returns_is_that_of_the_last_tenth_of_the_text(self, impl, brief, tmp_path):
-        best = impl.train(brief, tmp_path / "run")
-        loss = evaluate(load_run(tmp_path / "run")[0], validation(brief, tmp_path / "run"))
+    def test_the_loss_it_returns_is_that_of_the_last_tenth_of_the_text(self, impl, quick, finished):
+        best, out = finished(impl)
+        loss = evaluate(load_run(out)[0], validation(quick, out))
         told = "the weights in best/ have on the validation split, the last tenth of the text"
         assert best == pytest.approx(loss, abs=1e-6), f"It returns {best}; {loss} is what {told}."
 
@@ -215,7 +216,10 @@ class TestTrain:
         config = replace(quick, eval_every=1, train=wild)
         best = impl.train(config, tmp_path / "run")
         losses = list(recorded(tmp_path / "run", "val_loss").values())
-        assert best == min(losses), f"The best of {losses} is {min(losses)}; it returns {best}."
+        told = ", ".join(f"{loss:.4f}" for loss in losses)
+        assert best == min(losses) < losses[-1], (
+            f"The best validation loss of {told} is {min(losses):.4f}; it returns {best:.4f}."
+        )
 
     def test_only_the_first_eval_tokens_of_the_validation_split_count(self, impl, quick, tmp_path):
         config = replace(quick, eval_tokens=50)
@@ -327,19 +331,19 @@ class TestTrain:
         said = recorded(tmp_path / "run", "sample")[1]
         assert said == speak(*load_run(tmp_path / "run"), seed=7), told
 
-    def test_a_finished_run_resumes_to_itself(self, impl, brief, tmp_path):
-        impl.train(brief, tmp_path / "run")
+    def test_a_finished_run_resumes_to_itself(self, impl, quick, tmp_path):
+        impl.train(quick, tmp_path / "run")
         before = weights(tmp_path / "run")
-        impl.train(brief, tmp_path / "run", resume=True)
+        impl.train(quick, tmp_path / "run", resume=True)
         step = load_checkpoint(tmp_path / "run" / "last")["step"]
-        told = "A run that was over after 6 steps was resumed, and must stay as it is; now its"
+        told = "A run that was over after 5 steps was resumed, and must stay as it is; now its"
         assert weights(tmp_path / "run") == before, f"{told} weights differ, after step {step}."
 
     def test_a_run_is_not_written_over(self, impl, quick, tmp_path):
         impl.train(quick, tmp_path / "run")
         before = weights(tmp_path / "run")
         try:
-            impl.train(replace(quick, seed=2), tmp_path / "run")
+            impl.train(quick, tmp_path / "run")
         except ValueError:
             pass
         else:
@@ -383,35 +387,64 @@ class TestTrain:
         assert (tmp_path / "run" / "samples.md").exists()
 
     def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-        self, impl, brief, tmp_path, monkeypatch
+        self, impl, quick, tmp_path, monkeypatch
     ):
-        impl.train(brief, tmp_path / "whole")
-        cut_at(4, signal.SIGINT, monkeypatch, impl.train, brief, tmp_path / "cut")
-        impl.train(brief, tmp_path / "cut", resume=True)
+        impl.train(quick, tmp_path / "whole")
+        cut_at(3, signal.SIGINT, monkeypatch, impl.train, quick, tmp_path / "cut")
+        impl.train(quick, tmp_path / "cut", resume=True)
         states = [load_checkpoint(tmp_path / name / "last") for name in ("cut", "whole")]
         steps = [state["step"] for state in states]
-        assert steps == [6, 6], f"Runs of 6 steps, cut and whole, end with the steps {steps}."
+        assert steps == [5, 5], f"Runs of 5 steps, cut and whole, end with the steps {steps}."
         told = (
             "A run that was interrupted and resumed ends with other weights than one that was not"
         )
         assert weights(tmp_path / "cut") == weights(tmp_path / "whole"), f"{told}."
+
+    def test_a_resumed_run_takes_the_steps_that_are_left(self, impl, quick, tmp_path, monkeypatch):
+        cut_at(3, signal.SIGINT, monkeypatch, impl.train, quick, tmp_path / "run")
+        original, taken = training.train_step, []
+        monkeypatch.setattr(training, "train_step", lambda *a: taken.append(a) or original(*a))
+        impl.train(quick, tmp_path / "run", resume=True)
+        told = "Of 5 steps 3 were taken before it was interrupted; resumed, it must take 2"
+        assert len(taken) == 2, f"{told}, and takes {len(taken)}."
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+    def test_the_device_is_that_of_the_config(self, impl, quick, tmp_path):
+        try:
+            impl.train(replace(quick, device="cuda"), tmp_path / "run")
+        except ValueError:
+            return
+        pytest.fail(
+            "With device = 'cuda' a machine without a GPU must refuse with a ValueError; it trains."
+        )
+
+    def test_what_the_machine_chose_is_printed(self, impl, quick, tmp_path, monkeypatch, capsys):
+        line = "Some GPU (sm_90): bfloat16"
+        what = "tiny_transformer.engineering.speed.Arithmetic"
+        monkeypatch.setattr(what, lambda *chosen: Arithmetic(*chosen[:3], line))
+        impl.train(quick, tmp_path / "run")
+        said = capsys.readouterr().out.count(line)
+        assert said == 1, f"What choose_arithmetic has to say is printed {said} times, not once."
 
     @pytest.mark.parametrize("half", ["bf16", "fp16"])
     def test_it_trains_in_what_was_chosen(self, impl, quick, half, tmp_path, monkeypatch):
         original, seen = training.train_step, []
 
         def train_step(model, optimizer, inputs, targets, max_norm, accumulate, bf16, *scaler):
-            seen.append((bf16, bool(scaler)))
+            seen.append((bf16, any(s is not None and s.is_enabled() for s in scaler)))
             return original(model, optimizer, inputs, targets, max_norm, accumulate, bf16, *scaler)
 
         monkeypatch.setattr(training, "train_step", train_step)
         best = impl.train(replace(quick, **{half: True}), tmp_path / "run")
         told = f"With {half} = True the steps get bf16 = {seen[0][0]} and"
         assert set(seen) == {(half == "bf16", half == "fp16")}, (
-            f"{told} {'a' if seen[0][1] else 'no'} scaler."
+            f"{told} {'a' if seen[0][1] else 'no'} scaler that works on this device."
         )
         model, tokens = load_run(tmp_path / "run")[0], validation(quick, tmp_path / "run")
         loss = evaluate(model, tokens, bf16=half == "bf16")
+        kept = "scaler" in load_checkpoint(tmp_path / "run" / "last")
+        told = "the session, and with it last/, must have the scaler if there is one"
+        assert kept == (half == "fp16"), f"With {half} = True {told}."
         told = f"It is evaluated in {'bfloat16' if half == 'bf16' else 'float32'} then"
         assert best == pytest.approx(loss, abs=1e-6), f"{told}: {loss}, not {best}."
 
@@ -489,6 +522,14 @@ class TestGallery:
             wanted = tokenizer.decode(row)
             told = f"With seed {seed}, {name} continues 'the' as {wanted!r}"
             assert text == wanted, f"{told}; the page has {text!r}."
+
+    def test_200_tokens_are_added_unless_it_is_told_otherwise(self, impl, run, monkeypatch):
+        for name in list(STRATEGIES)[1:]:  # put back at the end, for others
+            monkeypatch.delitem(STRATEGIES, name)
+        page = impl.gallery(*load_run(run), ["a"])
+        told = "Without max_new_tokens and seed they are 200 and 1; the page is"
+        assert "\n200 tokens each, seed 1, unedited.\n" in page, f"{told} {page[:60]!r}..."
+        assert len(texts(page)[0]) == 201, f"{told} with {len(texts(page)[0]) - 1} added."
 
     def test_the_page_is_made_of_its_parts(self, impl, run):
         page = impl.gallery(*load_run(run), ["the cat", "a"], max_new_tokens=5, seed=3)
