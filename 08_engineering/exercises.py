@@ -24,9 +24,10 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
     {"model": {"width": 16}}. Settings that only fit together can be changed together.
 
     A value must be of the field's type (typeguard's `check_type` compares it with any type hint).
-    Files know fewer types than Python: a list stands for a tuple, a whole number for a float. True
-    and False stand for no number. A name that does not exist, or a value of the wrong type, is
-    a ValueError that names the setting; what the dataclass itself refuses stays refused.
+    Files know fewer types than Python: a list stands for a tuple, a whole number for a float, and
+    becomes one. True and False stand for no number. A name that does not exist, or a value of the
+    wrong type, is a ValueError that names the setting; what the dataclass itself refuses stays
+    refused.
 
     >>> Model = make_dataclass("Model", [("width", int, 8), ("rate", float, 0.1)], frozen=True)
     >>> Run = make_dataclass("Run", [("seed", int, 1), ("model", Model, Model())], frozen=True)

@@ -44,9 +44,15 @@ def outcome(act: Callable[[], Any]) -> str:
 
 
 @probe("override")
-def a_nested_an_unknown_and_two_mistyped_settings(override: Callable) -> dict[str, str]:
+def a_nested_an_unknown_and_three_mistyped_settings(override: Callable) -> dict[str, str]:
     settings = Settings(loud=True, shape=Shape(heads=4))
-    trials = ({"seed": 2, "shape.width": 16}, {"sed": 2}, {"loud": "no"}, {"seed": "3"})
+    trials = (
+        {"seed": 2, "shape.width": 16},
+        {"sed": 2},
+        {"loud": "no"},
+        {"seed": "3"},
+        {"seed": True},
+    )
     return {f"{t}": outcome(lambda trial=t: override(settings, trial)) for t in trials}
 
 
@@ -101,7 +107,9 @@ def outcome_of_loading(path: Path) -> dict[str, Any]:
 
 
 @probe("load_checkpoint")
-def a_whole_a_changed_and_an_incomplete_one(load_checkpoint: Callable) -> dict[str, str]:
+def a_whole_a_changed_an_incomplete_and_an_unlisted_one(
+    load_checkpoint: Callable,
+) -> dict[str, str]:
     with TemporaryDirectory() as folder:
         path = Path(folder, "last")
         reference.save_checkpoint(path, {"model": {"w": torch.ones(2)}, "moments": {0: 1}})
@@ -112,10 +120,14 @@ def a_whole_a_changed_and_an_incomplete_one(load_checkpoint: Callable) -> dict[s
         changed = outcome(lambda: load_checkpoint(path) and "loaded")
         weights.unlink()
         incomplete = outcome(lambda: load_checkpoint(path) and "loaded")
+        reference.save_checkpoint(path, {"model": {"w": torch.ones(2)}})
+        (path / "SHA256SUMS").write_bytes(b"")
+        unlisted = outcome(lambda: load_checkpoint(path) and "loaded")
         return {
             "the moments of a whole one": whole,
             "one with a changed weight": changed,
             "one without its weights": incomplete,
+            "one whose SHA256SUMS is empty": unlisted,
         }
 
 
@@ -145,6 +157,16 @@ def two_of_three_beside_a_leftover(keep_best: Callable) -> dict[str, list[str]]:
 
 def believe_any_type(config: Any, assignments: Mapping[str, Any]) -> Any:
     with patch.object(reference, "of_type", lambda hint, value, name: value):
+        return reference.override(config, assignments)
+
+
+def count_with_bools(config: Any, assignments: Mapping[str, Any]) -> Any:
+    def of_type(hint: Any, value: Any, name: str) -> Any:
+        counts = isinstance(value, bool) and hint in (int, float)
+        return value if counts else checked(hint, value, name)
+
+    checked = reference.of_type
+    with patch.object(reference, "of_type", of_type):
         return reference.override(config, assignments)
 
 
@@ -184,6 +206,19 @@ def save_tensors_as_lists(path: Path | str, state: Mapping[str, Any]) -> None:
 
 def load_unchecked(path: Path | str) -> dict[str, Any]:
     with patch.object(reference, "sum_line", return_value=b""):
+        return reference.load_checkpoint(path)
+
+
+def load_what_has_no_sum(path: Path | str) -> dict[str, Any]:
+    folder = Path(path) if Path(path).is_dir() else Path(f"{path}.old")
+    sums = folder / "SHA256SUMS"
+    listed = sums.read_bytes() if sums.exists() else None
+
+    def sum_line(name: str, data: bytes) -> bytes:
+        return checked(name, data) if listed and f"  {name}\n".encode() in listed else b""
+
+    checked = reference.sum_line
+    with patch.object(reference, "sum_line", sum_line):
         return reference.load_checkpoint(path)
 
 
@@ -257,6 +292,12 @@ def keep_leftovers_too(folder: Path | str, n: int) -> list[Path]:
 MISCONCEPTIONS = [
     Misconception(
         "override",
+        wrong=count_with_bools,
+        hint="You take True where a number is due. To Python, and to typeguard with it, True is "
+        "the int 1; in a setting it is a mistake: refuse it where the type has no bool.",
+    ),
+    Misconception(
+        "override",
         wrong=believe_any_type,
         hint="You take a value of any type. A dataclass does not check its fields, so a number in "
         "quotes would go unseen until some step of the training adds to it: raise a ValueError "
@@ -300,6 +341,12 @@ MISCONCEPTIONS = [
         wrong=save_tensors_as_lists,
         hint="Tensors outside of `model` come back as lists. Their dtype is gone, and an optimizer "
         "or a random state cannot go on from a list: put them into state.safetensors.",
+    ),
+    Misconception(
+        "load_checkpoint",
+        wrong=load_what_has_no_sum,
+        hint="You load a file for which SHA256SUMS has no line. Whatever cut the sums short lets "
+        "any change to that file pass: each of the three others must have a line that fits.",
     ),
     Misconception(
         "load_checkpoint",

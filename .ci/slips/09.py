@@ -31,8 +31,9 @@ def train(config, out, resume=False, processes=ALONE):
     session = Session(model, optimizer, batches, text, config, scaler)
     if claim_folder(out, config, resume):
         session.restore(out / "last")
+    compiled = torch.compile(model) if arithmetic.compile else model
     steps = training_steps(
-        model, optimizer, train_tokens, config.train, batches, start=session.step, STEP_OPTIONS
+        compiled, optimizer, train_tokens, config.train, batches, start=session.step, STEP_OPTIONS
     )
     last = config.train.max_steps
     with Reporter(out, config, session) as reporter, interruptions() as interrupted:
@@ -291,7 +292,7 @@ def build_model(config, text):
     ),
     Slip(
         "gallery",
-        "ids on the CPU",
+        "right: ids on the CPU, where the model is",
         swap(
             swap(
                 GALLERY,
@@ -301,8 +302,7 @@ def build_model(config, text):
             "torch.tensor([len(row) for row in ids], device=device)",
             "torch.tensor([len(row) for row in ids])",
         ),
-        say=["device"],
-        never=["padding", "generator"],
+        right=True,
     ),
     Slip(
         "gallery",

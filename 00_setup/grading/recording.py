@@ -6,7 +6,7 @@ import inspect
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
@@ -193,7 +193,7 @@ def same_answer(a: Any, b: Any, strict: bool = False) -> bool:
     """Whether two answers are equal up to rounding; the strict measure is that of the tests."""
     if isinstance(a, Raised) and isinstance(b, Raised):
         return a.kind == b.kind and passing(a.message) == passing(b.message)
-    if a is None or b is None:
+    if isinstance(a, Raised | None) or isinstance(b, Raised | None):
         return a is b
     if isinstance(a, PurePath | str) and isinstance(b, PurePath | str):
         return type(a) is type(b) and passing(str(a)) == passing(str(b))
@@ -231,4 +231,6 @@ def brief(value: Any) -> str:
     if isinstance(value, nn.Module):
         return type(value).__name__
     text = passing(str(value) if isinstance(value, PurePath) else " ".join(repr(value).split()))
+    if len(text) > 40 and (is_dataclass(value) or " object at " in text):
+        return f"{type(value).__name__}(...)"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -27,6 +27,7 @@ from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.processes import ALONE, Processes
 from tiny_transformer.engineering.reference import seed_everything
+from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.tiny_lm.modern import build
@@ -49,7 +50,9 @@ def train(
 ) -> float:
     text = load_text(config.corpus)
     device = choose_device(config.device)
-    gpu = device.type == "cuda"
+    how = choose_arithmetic(config, device)
+    if how.chosen:
+        print(how.chosen)
     seed_everything(config.seed)
     model, tok = build_model(config.model, text)
     config = replace(config, model=model.config)
@@ -62,19 +65,19 @@ def train(
     opt = make_optimizer(model, config.train)
     gen = torch.Generator()
     gen.manual_seed(config.seed)
-    session = Session(model, opt, gen, text, config)
+    scaler = torch.amp.GradScaler(device.type) if how.fp16 else None
+    session = Session(model, opt, gen, text, config, scaler)
     if claim_folder(out, config, resume):
         session.restore(out / "last")
-    bf16 = gpu if config.bf16 is None else config.bf16
-    comp = gpu if config.compile is None else config.compile
+    net = torch.compile(model) if how.compile else model
     with Reporter(out, config, session) as rep, interruptions() as hit:
         for n, loss in training_steps(
-            torch.compile(model) if comp else model, opt, tr, config.train, gen, session.step, bf16
+            net, opt, tr, config.train, gen, session.step, how.bf16, scaler=scaler
         ):
             session.step = n
             last = n == config.train.max_steps
             if last or n % config.eval_every == 0:
-                session.val_loss = evaluate(model, va, bf16)
+                session.val_loss = evaluate(model, va, how.bf16)
                 rep.evaluated(loss, speak(model, tok, config.seed))
                 session.save_evaluated(out, config.keep)
             else:
