@@ -147,7 +147,8 @@ class AttendsBeforeItSplits(ScalesByTheModel):
 
 class DropsOutAlways(ScalesByTheModel):
     def forward(self, x: Tensor, return_weights: bool = False) -> Any:
-        out, weights = self.finish(*self.heads_of(x), return_weights=True)
+        heads, weights = self.attend_explicitly(*self.heads_of(x))
+        out = self.out_proj(merge_heads(heads))
         out = nn.functional.dropout(out, self.dropout.p)  # training=True is its default
         return (out, weights) if return_weights else out
 

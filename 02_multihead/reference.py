@@ -43,8 +43,9 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """x (B, T, d_model) -> out (B, T, d_model), and weights (B, n_heads, T, S) if asked for.
 
-        `rotate` turns queries and keys by their positions (module 04). `remember` takes the new
-        keys and values and returns all S so far, the newest last (module 07's cache).
+        `rotate` is applied to queries and keys (module 04's turns them by their positions).
+        `remember` takes the new keys and values and returns all S so far, the newest last (module
+        07's cache).
         """
         q = split_heads(self.q_proj(x), self.n_heads)  # (B, n_heads, T, d_head)
         k = split_heads(self.k_proj(x), self.n_heads)

@@ -96,6 +96,7 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model).
 
-        `rotate` and `remember` are for attention, which takes them under these names: hand them on.
+        You may leave `rotate` and `remember` alone at first. They are for attention, which takes
+        them under these names: hand them on (modules 04 and 07).
         """
         raise NotImplementedError

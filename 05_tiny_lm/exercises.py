@@ -53,7 +53,7 @@ class TinyTransformerLM(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab_size); T above `config.max_len` is a ValueError.
 
-        You may leave `cache` alone at first: it is for module 07. It has read the first
+        You may leave `cache` alone at first: it is for module 07. The cache has read the first
         `cache.length` tokens, so only the others go from the embedding (by its `start`) through
         the blocks: logits (B, T - cache.length, vocab_size). Hand block i a `remember` that calls
         `cache.append(i, k, v)`, and when all blocks are through, set `cache.length` to T.

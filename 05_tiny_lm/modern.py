@@ -7,6 +7,7 @@ stream, d_head width of one head.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from tiny_transformer.tiny_lm.reference import (
     count_parameters,
 )
 from tiny_transformer.transformer_block.reference import RMSNorm
+
+Rotation = Callable[[Tensor], Tensor] | None
 
 
 def build(config: ModelConfig) -> TinyTransformerLM:
@@ -32,8 +35,8 @@ def modernize(model: nn.Module, config: ModelConfig) -> None:
     """Put the parts that `config` asks for in the place of a classic model's, in the model itself.
 
     All parts are known by their names alone: embedding, blocks (ln_1, attention, ln_2,
-    feed_forward), ln_f and head. What stays keeps its name, its place and its weights; only what
-    is new is initialized.
+    feed_forward), ln_f and head. What stays keeps its name, its place and, but for `zero_init`,
+    its weights; only what is new is initialized.
 
     Raises:
         ValueError: if the model is modern already, or of another shape.
@@ -43,22 +46,30 @@ def modernize(model: nn.Module, config: ModelConfig) -> None:
     if model.config != config.classic:
         raise ValueError(f"the model is of {model.config}, not of {config.classic}")
     model.config = config
+
+    def placed(part: nn.Module) -> nn.Module:
+        like = model.head.weight
+        if any((p.device, p.dtype) != (like.device, like.dtype) for p in part.parameters()):
+            part.to(like)
+        return part.train(model.training)
+
     if config.norm == "rms":
         for block in model.blocks:
-            block.ln_1, block.ln_2 = RMSNorm(config.d_model), RMSNorm(config.d_model)
-        model.ln_f = RMSNorm(config.d_model)
+            block.ln_1 = placed(RMSNorm(config.d_model))
+            block.ln_2 = placed(RMSNorm(config.d_model))
+        model.ln_f = placed(RMSNorm(config.d_model))
     if not config.bias:  # LayerNorm keeps its own
         for layer in model.blocks.modules():
             if isinstance(layer, nn.Linear):
                 layer.bias = None
     for block in model.blocks:
         if config.activation == "relu2":
-            block.feed_forward = SquaredReLU(block.feed_forward, config.dropout)
+            block.feed_forward = placed(SquaredReLU(block.feed_forward, config.dropout))
         if config.qk_norm:
             put_before(QKNorm, block.attention)
     if config.token_shift:
-        shift = TokenShift(config.d_model)
-        insert_after_embedding(model, shift=shift)
+        shift = placed(TokenShift(config.d_model))
+        insert_after_embedding(model, "shift", shift)
         put_before(Shifted, model.embedding)
         vars(model.embedding)["shift"] = shift  # not as a part: its weight has one name
     if not config.tie_weights:
@@ -66,7 +77,6 @@ def modernize(model: nn.Module, config: ModelConfig) -> None:
         nn.init.normal_(model.head.weight, std=0.02)
     if config.zero_init:
         start_silent(model)
-    model.to(model.head.weight).train(model.training)  # the new parts are as the old ones
 
 
 class SquaredReLU(nn.Module):
@@ -85,22 +95,16 @@ class SquaredReLU(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """Attention whose queries and keys have a root mean square of 1 before they turn.
+    """Put before an attention: its queries and keys have a root mean square of 1 when they turn.
 
     That bounds every score by sqrt(d_head) (Henry et al. 2020).
     """
 
-    def forward(
-        self,
-        x: Tensor,
-        return_weights: bool = False,
-        rotate: Callable[[Tensor], Tensor] | None = None,
-        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        return super().forward(x, return_weights, partial(norm_and_rotate, rotate), remember)
+    def forward(self, x: Tensor, rotate: Rotation = None, **options: Any) -> Any:
+        return super().forward(x, rotate=partial(norm_and_rotate, rotate), **options)
 
 
-def norm_and_rotate(rotate: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
+def norm_and_rotate(rotate: Rotation, x: Tensor) -> Tensor:
     x = F.rms_norm(x, x.shape[-1:])
     return x if rotate is None else rotate(x)
 
@@ -122,7 +126,7 @@ class TokenShift(nn.Module):
 
 
 class Shifted(nn.Module):
-    """An embedding whose vectors are shifted, after its dropout."""
+    """Put before an embedding: its vectors are shifted, after its dropout."""
 
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
         if start == 0:
@@ -135,13 +139,13 @@ def put_before(change: type[nn.Module], part: nn.Module) -> None:
     part.__class__ = type(change.__name__, (change, type(part)), {})
 
 
-def insert_after_embedding(model: nn.Module, **parts: nn.Module) -> None:
-    """Parts, and so parameters, have an order, by which an optimizer's state finds its own."""
-    others = {name: part for name, part in model.named_children() if name != "embedding"}
-    for name in others:
-        delattr(model, name)
-    for name, part in (parts | others).items():
-        setattr(model, name, part)
+def insert_after_embedding(model: nn.Module, name: str, part: nn.Module) -> None:
+    """Add a part in second place: an optimizer's state finds its parameters by their order."""
+    others = [(n, p) for n, p in model.named_children() if n != "embedding"]
+    for other, _ in others:
+        delattr(model, other)
+    for other, module in [(name, part), *others]:
+        setattr(model, other, module)
 
 
 def start_silent(model: nn.Module) -> None:

@@ -22,8 +22,6 @@ from tiny_transformer.embeddings.reference import (
 from tiny_transformer.setup.limits import check_number
 from tiny_transformer.transformer_block.reference import LayerNorm, TransformerBlock
 
-NORMS = ("layer", "rms")
-ACTIVATIONS = ("gelu", "relu2")
 MODERN = ("norm", "bias", "tie_weights", "qk_norm", "activation", "token_shift", "zero_init")
 
 
@@ -62,9 +60,10 @@ class ModelConfig:
             )
         check_number("dropout", self.dropout, least=0, below=1)
         for name, choices in (
-            ("norm", NORMS),
+            ("norm", ("layer", "rms")),
             ("positions", POSITIONS),
-            ("activation", ACTIVATIONS),
+            ("activation", ("gelu", "relu2")),
+            *((switch, (True, False)) for switch in MODERN if switch not in ("norm", "activation")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
@@ -101,7 +100,8 @@ class TinyTransformerLM(ExactTables):
     choice of positions; the head shares its weights with the token table (Press and Wolf 2017).
 
     Raises:
-        ValueError: if the configuration asks for more; `build` of `modern.py` makes any model.
+        ValueError: if the configuration asks for what is not GPT-2's; `build` of `modern.py` makes
+            any model.
     """
 
     def __init__(self, config: ModelConfig):
@@ -131,7 +131,8 @@ class TinyTransformerLM(ExactTables):
         logits are those of the others, (B, T - cache.length, vocab_size).
 
         Raises:
-            ValueError: if there are more tokens than the context, `config.max_len`, or no new ones.
+            ValueError: if tokens are not (B, T), are more than the context, `config.max_len`, or
+                have all been read by the cache.
         """
         if tokens.dim() != 2:
             raise ValueError(f"tokens is {tuple(tokens.shape)}; it must be (B, T)")

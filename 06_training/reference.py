@@ -81,7 +81,6 @@ def training_steps(
     `share` says which sequences of a batch to train on, where several processes share it, and a
     `scaler` makes the steps float16, see `train_step`.
     """
-    scaling = () if scaler is None else (scaler,)  # yours may do without this parameter
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("lr_scale", 1.0)
@@ -92,7 +91,7 @@ def training_steps(
             batch = get_batch(tokens, *shape, generator)
         inputs, targets = (part[share] for part in batch)
         loss = train_step(
-            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16, *scaling
+            model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16, scaler
         )
         yield step + 1, loss
 
@@ -338,8 +337,8 @@ def check_betas(betas: tuple[float, float]) -> None:
         check_number("betas", beta, least=0, below=1)
 
 
-# muon.py needs AdamW, so it comes after it: not inside `make_optimizer`, where AdamW may be yours
-# (--mine), and not by `from`, which fails where muon.py is what a program imports first.
+# muon.py needs AdamW, so it comes after it; not inside `make_optimizer`, since AdamW may be yours
+# by the time that is called (--mine); not by `from`, which fails where muon.py is imported first.
 import tiny_transformer.training.muon as muon  # noqa: E402
 
 

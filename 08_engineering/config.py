@@ -73,9 +73,9 @@ FAST = RunConfig(
 
 ABOUT = {  # the presets, in the order in which they grow
     "smoke": "seconds: to see every part move",
-    "cpu": "minutes on two laptop cores",
-    "fast": "ten seconds of a newer recipe, where the CPU has bfloat16",
-    "minute": "a minute of that, with twice the context",
+    "cpu": "two minutes on two laptop cores",
+    "fast": "10 to 20 seconds of a newer recipe, where the CPU has bfloat16",
+    "minute": "one to two minutes of that, with twice the context",
     "small": "half an hour on one core with bfloat16, and a C++ compiler",
     "gpu": "the published baby GPT, 10.6 million parameters: for a GPU",
 }

@@ -2,12 +2,11 @@
 
 import io
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,21 +16,16 @@ import tyro
 from torch import Tensor, nn
 
 from tiny_transformer.capstone import doors
+from tiny_transformer.capstone.guide import Start, help_of_training, to_try
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import eager_unless_compiled, rehearse, your_parts
 from tiny_transformer.capstone.reference import gallery, load_run, train
-from tiny_transformer.capstone.session import flatten, resume_command
+from tiny_transformer.capstone.session import resume_command
 from tiny_transformer.capstone.terminal import Voice, standard_streams, visible
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data.corpus import CorpusError, load_text
 from tiny_transformer.embeddings.reference import CharTokenizer
-from tiny_transformer.engineering.config import (
-    ABOUT,
-    PRESETS,
-    RunConfig,
-    read_config,
-    read_run_config,
-)
+from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.memory import check_fits, check_training_fits
 from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.reference import replace_file
@@ -39,7 +33,7 @@ from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.device import choose_device
-from tiny_transformer.setup.grading.progress import folders, read_exercises, read_results, summary
+from tiny_transformer.setup.grading.progress import folders, read_results, summary
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
@@ -48,19 +42,6 @@ RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
-LARGER = {"smoke": "cpu", "cpu": "minute", "fast": "minute", "minute": "small"}
-CHANGED = {  # what a learner changes in a run, and what is said of it; --help-all has the rest
-    "seed": "another number, another run of the same settings",
-    "device": "auto, cpu, cuda or mps",
-    "model.max_len": "the context: how many tokens it reads at once",
-    "model.d_model": "how wide it is",
-    "model.n_layers": "how deep",
-    "model.n_heads": "how many attention heads share the width",
-    "model.dropout": "more, where the validation loss rises again",
-    "train.max_steps": "how long it trains",
-    "train.batch_size": "on how many sequences at a time",
-    "train.max_lr": "the highest learning rate",
-}
 
 
 def main() -> None:
@@ -128,7 +109,7 @@ class Train(Source):
             if settings.mine and processes.count > 1:
                 raise ValueError("--mine is for one process: leave out torchrun")
             out = self.folder()  # its name may hold the time
-            if settings.mine:  # yours need not look
+            if settings.mine:  # your `train` need not
                 check_training_fits(settings, choose_device(settings.device))
             processes.tell(out)
         else:
@@ -139,35 +120,23 @@ class Train(Source):
                 if settings.mine:
                     settings = eager_unless_compiled(settings)
                 best = train(settings, out, self.resume, processes)
+                told = f"best validation loss {best:.4f}" if processes.first else ""
         except KeyboardInterrupt:
             if processes.first:
-                print(f"\nstopped; to go on: {resume_command(out, processes)}", flush=True)
+                begun = (out / "config.toml").exists()
+                way = (
+                    f"to go on: {resume_command(out, processes)}" if begun else "nothing had begun"
+                )
+                print(f"\nstopped; {way}", flush=True)
                 processes.tell(None)
             else:
                 processes.told()  # before it has ended, torchrun would end the first too
             return 130
         if processes.first:
             where = visible(str(out))
-            print(f"best validation loss {best:.4f}; see loss.png and samples.md in {where}")
+            print(f"{told}; see loss.png and samples.md in {where}")
             print(visible("\n".join(to_try(settings, out))))
         return 0
-
-
-def to_try(settings: RunConfig, out: Path) -> list[str]:
-    """What suggests itself after a run, as commands."""
-    mine = " --mine" if settings.mine else ""
-    text = f" --corpus {shlex.quote(settings.corpus)}" if settings.corpus else ""
-    run = f"--run {shlex.quote(str(out))}{mine}"
-    lines = [
-        "to try next:",
-        f"  tiny-transformer sample {run}",
-        f"  tiny-transformer gallery {run}",
-    ]
-    like = replace(settings.model, vocab_size=ModelConfig.vocab_size)
-    same = (name for name, preset in PRESETS.items() if preset.model == like)
-    if larger := LARGER.get(next(same, "")):
-        lines.append(f"  tiny-transformer train --preset {larger}{text}{mine}  ({ABOUT[larger]})")
-    return lines
 
 
 @dataclass(frozen=True)
@@ -350,35 +319,6 @@ class Progress:
         return 0
 
 
-@dataclass(frozen=True)
-class Start:
-    """Who types the name alone reads in five lines how far they are and what to do next."""
-
-    def __call__(self) -> int:
-        results = read_results(ROOT)
-        every = [e for folder in folders(ROOT) for e in read_exercises(ROOT, folder, results)]
-        states = [exercise.state for exercise in every]
-        coming = next((exercise for exercise in every if exercise.state != "solved"), None)
-        lines = [f"{states.count('solved')} of {len(every)} exercises are solved."]
-        if coming:
-            folder = Path(coming.file).parent
-            way = "go on" if coming.state == "begun" else f"read {folder}/theory.md, write it"
-            lines += [
-                f"next: {coming.file}:{coming.line} {coming.name}",
-                f"  {way}, then run: pytest {folder}",
-                "  tiny-transformer train --mine    with what you have; what is missing is ours",
-            ]
-        else:
-            lines += [
-                "next: what you have built",
-                "  tiny-transformer train --mine    a model by your code",
-                "  tiny-transformer gallery --mine  a page that it writes",
-            ]
-        lines.append("  tiny-transformer --help          all commands")
-        print("\n".join(lines))
-        return 0
-
-
 @contextmanager
 def exercises(
     config: RunConfig, needed: list[doors.Door], rehearsal: Callable[[], Any]
@@ -392,7 +332,7 @@ def exercises(
         yield
 
 
-def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progress | Start:
+def parse(args: list[str]) -> Callable[..., int]:
     if not args:
         return Start()
     if args[:1] != ["train"]:
@@ -422,32 +362,6 @@ def parse(args: list[str]) -> Train | Sample | Gallery | Export | Verify | Progr
     if (size := command.settings.model.vocab_size) != base.model.vocab_size:
         raise ValueError(f"model.vocab_size is {size}; it is that of the text: leave it out")
     return command
-
-
-def help_of_training(preset: str, base: RunConfig) -> str:
-    """The presets, and what a learner changes, with the values that it has now."""
-    now = flatten(asdict(base))
-    options = {f"{name.replace('_', '-')} {now[name]}": text for name, text in CHANGED.items()}
-    options = {
-        f"preset {preset}": "one of the above",
-        "mine": "with your exercises, where they are started",
-        "out FOLDER": "the run folder; by default a new one in runs/",
-        "resume": "go on with the newest run, or the one in --out",
-        "corpus FILE": "a UTF-8 text of your own, not tiny Shakespeare",
-        **options,
-        "help-all": "all options",
-    }
-    return "\n".join(
-        [
-            "tiny-transformer train [OPTIONS] trains a model. Ctrl-C stops and saves it.",
-            "",
-            "presets:",
-            *(f"  {name:10}{text}" for name, text in ABOUT.items()),
-            "",
-            f"what you may change, and what it is in {preset}:",
-            *(f"  --{option:24}{text}" for option, text in options.items()),
-        ]
-    )
 
 
 def read_source(args: list[str]) -> Source:

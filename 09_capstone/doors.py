@@ -5,13 +5,14 @@ yours if, with the same weights, the same comes out as from the reference.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tiny_transformer.capstone.reference import build_model
 from tiny_transformer.embeddings.reference import POSITIONS, TransformerEmbedding, rotate
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.speed import choose_arithmetic
@@ -24,6 +25,7 @@ from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import train_step
 from tiny_transformer.transformer_block.reference import TransformerBlock
 
+ATTENTION, BLOCK = (8, 2), (8, 2, 16)  # what their constructors are given
 SHAPE = ModelConfig(vocab_size=7, max_len=6, d_model=8, n_layers=2, n_heads=2, d_ff=16)
 
 
@@ -37,15 +39,15 @@ class Door:
 
     def closed(self, yours: Any) -> str | None:
         """Why no run can go through yours; None if it can."""
-        if not takes(getattr(yours, "forward", yours), self.argument):
+        if not takes(yours, self.argument):
             return f"does not take `{self.argument}`"
         try:
-            used, unused = (outcome(self.trial, yours, use) for use in (True, False))
+            used = outcome(self.trial, yours, True)
         except NotImplementedError:
-            used = unused = None
+            return f"does not use `{self.argument}`"
         except Exception as error:
             return f"fails with `{self.argument}`: {type(error).__name__}: {error}"
-        if explain(used, unused, {}) is None:
+        if explain(used, outcome(self.trial, yours, False), {}) is None:
             return f"does not use `{self.argument}`"
         if explain(used, outcome(self.trial, self.part, True), {}):
             return f"gives something else with `{self.argument}` than the reference"
@@ -60,9 +62,10 @@ def outcome(trial: Callable[[Any, bool], Any], part: Any, use: bool) -> Any:
 
 def of_model(config: ModelConfig) -> list[Door]:
     """What the model of this configuration asks of its parts."""
+    doors = [Door(build_model, "config", partial(build_with, config))]
     if config.positions == "rope":
-        return [TURNING, HANDING_ON_THE_TURN]
-    return [TURNING] if config.qk_norm else []
+        return [*doors, TURNING, HANDING_ON_THE_TURN]
+    return [*doors, TURNING] if config.qk_norm else doors
 
 
 def of_training(config: RunConfig) -> list[Door]:
@@ -76,6 +79,13 @@ def of_training(config: RunConfig) -> list[Door]:
     if arithmetic.fp16:
         doors += [SCALING]
     return doors
+
+
+def build_with(config: ModelConfig, build_model: Any, use: bool) -> list[str]:
+    names = {name: getattr(SHAPE, name) for name in ("max_len", "d_model", "n_heads", "n_layers")}
+    other = replace(SHAPE, vocab_size=99, dropout=0.5)
+    model, _ = build_model(replace(config, **names) if use else other, "to be")
+    return [str(model.config), *model.state_dict()]
 
 
 def with_fixed_weights(module: nn.Module) -> nn.Module:
@@ -94,13 +104,8 @@ def after_two_others(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
 
 
-def attend(attention: Any, use: bool, **door: Any) -> Tensor:
-    layer = with_fixed_weights(attention(8, 2))
-    return layer(torch.randn(2, 3, 8), **door if use else {})
-
-
-def pass_on(block: Any, use: bool, **door: Any) -> Tensor:
-    layer = with_fixed_weights(block(8, 2, 16))
+def attend(sizes: tuple[int, ...], layer: Any, use: bool, **door: Any) -> Tensor:
+    layer = with_fixed_weights(layer(*sizes))
     return layer(torch.randn(2, 3, 8), **door if use else {})
 
 
@@ -173,15 +178,15 @@ def scaled_step(train_step: Any, use: bool) -> list[Tensor]:
     return [*results, torch.tensor(scaler.state_dict()["_growth_tracker"])]  # steps it has seen
 
 
-TURNING = Door(MultiHeadAttention, "rotate", partial(attend, rotate=turn))
-HANDING_ON_THE_TURN = Door(TransformerBlock, "rotate", partial(pass_on, rotate=turn))
+TURNING = Door(MultiHeadAttention, "rotate", partial(attend, ATTENTION, rotate=turn))
+HANDING_ON_THE_TURN = Door(TransformerBlock, "rotate", partial(attend, BLOCK, rotate=turn))
 ACCUMULATING = Door(train_step, "accumulate", partial(step, accumulate=2))
 IN_BFLOAT16 = Door(train_step, "bf16", partial(step, bf16=True))
 SCALING = Door(train_step, "scaler", scaled_step)
 LENGTHS = Door(generate, "lengths", continue_two)
 CACHED = [
-    Door(MultiHeadAttention, "remember", partial(attend, remember=after_two_others)),
-    Door(TransformerBlock, "remember", partial(pass_on, remember=after_two_others)),
+    Door(MultiHeadAttention, "remember", partial(attend, ATTENTION, remember=after_two_others)),
+    Door(TransformerBlock, "remember", partial(attend, BLOCK, remember=after_two_others)),
     Door(TransformerEmbedding, "start", embed),
     Door(TinyTransformerLM, "cache", read_twice),
     Door(generate, "use_cache", continue_one),

@@ -76,7 +76,7 @@ def export_hf(model: TinyTransformerLM, tokenizer: CharTokenizer, out: Path) -> 
         if value != classic:
             raise ValueError(
                 f"{name} is {value!r}; Hugging Face's GPT-2 has {classic!r} only: use --to onnx, "
-                "or train with --model.positions learned --model.norm layer --model.bias"
+                "or train with --preset smoke, whose model is classic, in the size that you like"
             )
     state, tensors = model.state_dict(), {}
     for theirs, ours in names(model.config):

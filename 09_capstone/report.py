@@ -211,8 +211,8 @@ def attention_maps(model: TinyTransformerLM, tokens: Tensor) -> list[Tensor]:
         for hook in hooks:
             hook.remove()
         return [
-            layer(x, return_weights=True, rotate=options.get("rotate"))[1]
-            for layer, (x, *_), options in calls
+            layer(x, return_weights=True, rotate=options.get("rotate", *more[1:2] or [None]))[1]
+            for layer, (x, *more), options in calls  # by name, or after return_weights
         ]
 
 

@@ -138,7 +138,11 @@ def get_batch(tokens, batch_size, block_size, generator):
         say=[
             "last|every possible|equally|from >= to|random_|N - T|start|len\\(tokens\\) - block_size"
         ],
-        never=["same seed|generator. (decides|alone)|not from .generator", "follow", "must raise|ValueError"],
+        never=[
+            "same seed|generator. (decides|alone)|not from .generator",
+            "follow",
+            "must raise|ValueError",
+        ],
     ),
     Slip(
         "get_batch",

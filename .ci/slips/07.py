@@ -399,7 +399,10 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(p, 1, generator=generator).squeeze(-1)
 """,
         say=["temperature", "first|before|order|after"],
-        never=["same seed|generator. (is not|decides|alone)|not from .generator", "top_k (is|was) ignored"],
+        never=[
+            "same seed|generator. (is not|decides|alone)|not from .generator",
+            "top_k (is|was) ignored",
+        ],
     ),
     Slip(
         "sample",
@@ -414,7 +417,10 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return torch.multinomial(torch.softmax(z, -1), num_samples=1, generator=generator)[:, 0]
 """,
         say=["top.?k", "top.?p", "order|before|first|then|left"],
-        never=["temperature (comes|is) (last|after)", "same seed|generator. (is not|decides|alone)|not from .generator"],
+        never=[
+            "temperature (comes|is) (last|after)",
+            "same seed|generator. (is not|decides|alone)|not from .generator",
+        ],
     ),
     Slip(
         "sample",
@@ -510,7 +516,11 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         )
         .replace("    hop = max(1, context // 2)\n", ""),
         say=["end|last|first|window|beginning|context"],
-        never=[r"\bmode\b", "same seed|generator. (is not|decides|alone)|not from .generator", "half"],
+        never=[
+            r"\bmode\b",
+            "same seed|generator. (is not|decides|alone)|not from .generator",
+            "half",
+        ],
     ),
     Slip(
         "generate",
@@ -546,7 +556,11 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
             "sample(logits, temperature or 1.0, top_k",
         ),
         say=["temperature", "0|greedy"],
-        never=["window", r"\bmode\b", "same seed|generator. (is not|decides|alone)|not from .generator"],
+        never=[
+            "window",
+            r"\bmode\b",
+            "same seed|generator. (is not|decides|alone)|not from .generator",
+        ],
     ),
     Slip(
         "generate",

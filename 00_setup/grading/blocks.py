@@ -13,6 +13,7 @@ from torch import Tensor
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
 from tiny_transformer.setup.grading.examples import WrongExample
 from tiny_transformer.setup.grading.families import Sizes, explain, explain_closeness
+from tiny_transformer.setup.grading.progress import definitions
 from tiny_transformer.setup.grading.recording import Call, Raised, brief, passing, same_answer
 
 FEW = 8  # numbers that are shown
@@ -55,7 +56,8 @@ class Block:
     place: str  # 01_attention/exercises.py:10
     failures: list[Failure] = field(default_factory=list)
     waits_for: str | None = None  # another exercise of the file, which it calls and which is wrong
-    seconds: float = 0.0  # spent on finding out
+    seconds: float = 0.0  # spent on finding out, before it last began
+    begun: float = 0.0
     examined: int = 0  # failures that were compared with the known mistakes
     agreeing: dict[int, list[Failure]] = field(default_factory=dict)  # by known mistake
     ruled_out: set[int] = field(default_factory=set)
@@ -69,11 +71,13 @@ class Block:
 def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
     """The blocks in the order of the course, the first of them in full."""
     told = 0
-    for block in blocks:
-        yield ""
+    for i, block in enumerate(blocks):
+        if i:
+            yield ""
         if block.waits_for:
             yield f"{block.name}  {block.place}"
-            yield f"  waits for {block.waits_for}, which it calls and which is not right yet"
+            waits = f"waits for {block.waits_for}, which it calls and which is not right yet"
+            yield from indented([waits], width)
             continue
         told += 1
         count = len(block.failures)
@@ -127,7 +131,8 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
     yours, ours = found
     if not lines:
         lines += difference(yours, ours)
-    return [*lines, *call_in_words(yours, ours)]
+    values = not any(f"expected {few(ours.result)}." in line for line in lines)
+    return [*lines, *call_in_words(yours, ours, values)]
 
 
 def said_by_the_test(error: BaseException) -> str | None:
@@ -183,7 +188,7 @@ def explained(got: Any, want: Any, sizes: Sizes) -> str | None:
         return None
 
 
-def call_in_words(yours: Call, ours: Call) -> list[str]:
+def call_in_words(yours: Call, ours: Call, values: bool) -> list[str]:
     """The call with its arguments, and, where they are few, the numbers that came and should."""
     shown, tensors = [], []
     for name, value in yours.before.items():
@@ -194,7 +199,7 @@ def call_in_words(yours: Call, ours: Call) -> list[str]:
             shown.append(f"{name}={brief(value)}")
     call = f"{yours.of}{'.' if yours.method else ''}{yours.method}({', '.join(shown)})"
     lines = [f"The call: {call}" + (f", with {', '.join(tensors)}" if tensors else "")]
-    if same_answer(yours.result, ours.result) or isinstance(yours.result, Raised):
+    if not values or isinstance(yours.result, Raised):
         return lines
     if isinstance(ours.result, Raised):
         return [*lines, f"It gave: {few(yours.result) or described(yours.result, {})}"]
@@ -263,11 +268,5 @@ def file_of(block: Block) -> str:
 
 def names_in(file: Path, definition: str) -> set[str]:
     """All names that stand in the code of a function or class."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {
-        node.id
-        for part in tree.body
-        if getattr(part, "name", None) == definition
-        for node in ast.walk(part)
-        if isinstance(node, ast.Name)
-    }
+    node = definitions(file).get(definition)
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} if node else set()

@@ -8,8 +8,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from tiny_transformer.setup.grading.families import explain
 
 
@@ -19,9 +17,8 @@ def unused(exercise: str, name: str) -> str:
 
 
 def takes(function: Callable, name: str) -> bool:
-    """Whether a function, or a module's forward, has an argument of this name."""
-    forward = function.forward if isinstance(function, nn.Module) else function
-    parameters = inspect.signature(forward).parameters
+    """Whether a function, or the forward of a module or its class, has an argument of this name."""
+    parameters = inspect.signature(getattr(function, "forward", function)).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 

@@ -8,12 +8,13 @@ A run ends with a block for each wrong exercise, and with how far you are.
 import importlib
 import importlib.util
 import inspect
+import io
 import re
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,7 +24,12 @@ from _pytest.runner import runtestprotocol
 
 from tiny_transformer.setup.grading import progress
 from tiny_transformer.setup.grading.blocks import Block, Failure, render, waiting
-from tiny_transformer.setup.grading.diagnosis import diagnose, misconceptions, why_broken
+from tiny_transformer.setup.grading.diagnosis import (
+    Misconception,
+    diagnose,
+    misconceptions,
+    why_broken,
+)
 from tiny_transformer.setup.grading.recording import Recorder, same_calls
 
 SECONDS = 30  # an exercise's test that takes longer is stopped: an endless loop, most likely
@@ -46,6 +52,7 @@ class Grades:
         self.blocks: dict[tuple[str, str], Block] = {}
         self.failed: dict[str, pytest.ExceptionInfo] = {}  # by the id of the test
         self.trial: Trial | None = None
+        self.on_plain_input: dict[Any, str | None] = {}  # what `diagnose` says of each exercise
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "impl" not in metafunc.fixturenames:
@@ -147,11 +154,11 @@ class Grades:
         module = importlib.util.find_spec(f"tiny_transformer.{topic}.exercises")
         if failure.hint or block.seconds > PATIENCE or module is None or topic in self.broken:
             return
-        begun = time.monotonic()
+        block.begun = time.monotonic()
         yours = importlib.import_module(f"tiny_transformer.{topic}.exercises")
         reference = importlib.import_module(f"tiny_transformer.{topic}.reference")
         self.compare(item, nextitem, block, failure, yours, reference)
-        block.seconds += time.monotonic() - begun
+        block.seconds += time.monotonic() - block.begun
 
     def compare(
         self,
@@ -173,6 +180,8 @@ class Grades:
         for index, bug in enumerate(misconceptions(topic)):
             if bug.exercise != exercise or index in block.ruled_out:
                 continue
+            if block.seconds + time.monotonic() - block.begun > PATIENCE:
+                break
             planted = SimpleNamespace(**{**vars(reference), exercise: bug.wrong})
             recorder = Recorder(planted, exercise, methods, again.recorder)
             if again.tells_as(self.tried(item, nextitem, recorder)):
@@ -193,12 +202,13 @@ class Grades:
                 agreeing[0].hint = bug.hint
                 return
 
-    def alike(self, topic: str, bug: Any, yours: ModuleType) -> bool:
-        """Whether it is this mistake on plain input too, where a test has no numbers to tell by."""
-        try:
-            return diagnose(topic, bug.exercise, getattr(yours, bug.exercise)) == bug.hint
-        except (Exception, pytest.fail.Exception):
-            return False
+    def alike(self, topic: str, bug: Misconception, yours: ModuleType) -> bool:
+        """Whether it is this mistake on plain input too."""
+        attempt = getattr(yours, bug.exercise)
+        if attempt not in self.on_plain_input:
+            with suppress(Exception, pytest.fail.Exception), redirect_stdout(io.StringIO()):
+                self.on_plain_input[attempt] = diagnose(topic, bug.exercise, attempt)
+        return self.on_plain_input.setdefault(attempt, None) == bug.hint
 
     def tried(self, item: pytest.Item, nextitem: pytest.Item | None, recorder: Recorder) -> "Trial":
         trial = self.trial = Trial(recorder)
@@ -244,8 +254,9 @@ class Grades:
         asked = self.config.option.tbstyle != "auto" or self.config.option.verbose > 0
         stats = {name: terminalreporter.stats.get(name, []) for name in ("failed", "error")}
         for name, reports in stats.items() if not asked else ():
-            shown = [report for report in reports if not dict(report.user_properties).get("yours")]
-            terminalreporter.stats[name] = shown
+            terminalreporter.stats[name] = [
+                report for report in reports if ("yours", True) not in properties(report)
+            ]
         yield
         terminalreporter.stats.update({name: reports for name, reports in stats.items() if reports})
 
@@ -267,6 +278,10 @@ class Grades:
         return key[0], names.index(key[1]) if key[1] in names else len(names)
 
 
+def properties(report: Any) -> list[tuple[str, Any]]:
+    return getattr(report, "user_properties", [])  # those of collecting have none
+
+
 class Trial:
     """A test run once more, for what can be learned from it."""
 
@@ -284,7 +299,7 @@ class Trial:
 
     @property
     def words(self) -> str:
-        told = f"{type(self.error).__name__}: {self.error}"
+        told, _, _ = f"{type(self.error).__name__}: {self.error}".partition("\n +")
         return re.sub(r"0x[0-9a-f]+|tiny_transformer\.\w+\.\w+|/[\w./-]+", "...", told)
 
 

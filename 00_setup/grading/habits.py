@@ -51,7 +51,8 @@ def keeps_the_graph(function: Callable, *inputs: Any) -> None:
     if isinstance(function, nn.Module):
         wanted |= dict(function.named_parameters())
     cut = (
-        "no gradient reaches {}: the graph is cut (detach, .item(), .data, numpy, no_grad do that)"
+        "no gradient reaches {}: the result does not depend on it, or the graph is cut (detach, "
+        ".item(), .data, numpy, no_grad do that)."
     )
     assert any(output.requires_grad for output in outputs), cut.format(", ".join(wanted))
     total = sum((output * torch.randn_like(output)).sum() for output in outputs)
@@ -125,6 +126,7 @@ def has_parameters(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Non
 
 def is_dropped_out(out: Tensor, whole: Tensor, p: float, told: str = "the output") -> None:
     """That `out` is `whole` after dropout: each number 0 by chance p, or else over 1 - p."""
+    assert out.isfinite().all(), f"with dropout={p} in training, numbers of {told} are nan."
     zeros = (out == 0).float().mean().item()
     assert abs(zeros - p) < 5 * (p * (1 - p) / out.numel()) ** 0.5, (
         f"with dropout={p} in training, {zeros:.0%} of the numbers of {told} are 0; it should be "
@@ -133,7 +135,7 @@ def is_dropped_out(out: Tensor, whole: Tensor, p: float, told: str = "the output
     kept = out != 0
     assert torch.allclose(out[kept] * (1 - p), whole[kept], rtol=1e-4, atol=1e-5), (
         f"what dropout={p} leaves of {told} should be the numbers that come without dropout, "
-        f"each over 1 - {p}; it is not."
+        f"each over 1 - {p}; they are others. Dropout acts on {told}, after all else."
     )
 
 

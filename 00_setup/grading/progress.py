@@ -86,7 +86,7 @@ def read_exercises(root: Path, folder: str, results: Results) -> list[Exercise]:
 
 def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef]:
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+        tree = ast.parse(file.read_text(encoding="utf-8-sig"), str(file))  # some editors mark it
     except (OSError, ValueError, SyntaxError, RecursionError):
         return {}
     return {
@@ -96,12 +96,12 @@ def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef]:
 
 def is_stub(node: ast.AST) -> bool:
     """Whether a function, or every method of a class, ends in raising NotImplementedError."""
-    return all(
+    functions = [part for part in ast.walk(node) if isinstance(part, ast.FunctionDef)]
+    return bool(functions) and all(
         isinstance(last := function.body[-1], ast.Raise)
         and isinstance(last.exc, ast.Name)
         and last.exc.id == "NotImplementedError"
-        for function in ast.walk(node)
-        if isinstance(function, ast.FunctionDef)
+        for function in functions
     )
 
 

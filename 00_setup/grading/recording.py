@@ -29,6 +29,9 @@ class Named(str):
     __repr__ = str.__str__
 
 
+CHANGED_BY_USE = nn.Module, torch.Generator, torch.optim.Optimizer, torch.amp.GradScaler
+
+
 @dataclass(frozen=True)
 class Raised:
     """What came back where an exception did."""
@@ -171,8 +174,8 @@ def named(function: Callable, args: tuple, options: dict) -> dict[str, Any]:
 
 def copied(value: Any) -> Any:
     """As it is now, whatever becomes of it: tensors with their gradients, and no graph."""
-    if isinstance(value, nn.Module | torch.Generator | torch.optim.Optimizer) or callable(value):
-        return Named(type(value).__name__)  # these are changed by what they are for
+    if isinstance(value, CHANGED_BY_USE) or callable(value):
+        return Named(type(value).__name__)
     if isinstance(value, Tensor):
         kept = value.detach().clone()
         return [kept, value.grad.clone()] if value.is_leaf and value.grad is not None else kept

@@ -142,7 +142,7 @@ class TestPickScores:
 
 @pytest.mark.exercise("Linear")
 class TestLinear:
-    def test_it_has_the_parameters_of_torch_s_layer(self, impl):
+    def test_it_has_the_parameters_of_nn_linear(self, impl):
         has_parameters(impl.Linear(6, 3), {"weight": (3, 6), "bias": (3,)})
 
     @pytest.mark.parametrize("lead", [(2, 5), (), (4,), (2, 3, 4)])

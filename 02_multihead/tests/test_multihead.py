@@ -219,6 +219,11 @@ class TestAttentionEntropy:
         expected = torch.tensor([math.log(2)])
         torch.testing.assert_close(impl.attention_entropy(half_masked), expected)
 
+    def test_small_weights_count_as_they_are(self, impl):
+        small = torch.tensor([[1 - 3e-4, 1e-4, 2e-4]], dtype=torch.float64)
+        expected = -(small * small.log()).sum(-1)
+        torch.testing.assert_close(impl.attention_entropy(small), expected)
+
     def test_agrees_with_torch_for_every_batch_head_and_query(self, impl):
         weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
         expected = torch.distributions.Categorical(probs=weights).entropy()

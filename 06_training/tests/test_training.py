@@ -683,14 +683,26 @@ class TestAccumulate:
     @pytest.mark.parametrize("max_norm", [0.1, 100.0])
     def test_the_parts_make_the_step_of_the_whole(self, step, parts, max_norm):
         whole, split = step(max_norm), step(max_norm, accumulate=parts)
-        torch.testing.assert_close(split.moved, whole.moved, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(split.moved, whole.moved, rtol=1e-4, atol=1e-6), (
+            f"With accumulate={parts} and max_norm={max_norm} the step is {split.moved.norm():.4f} "
+            f"long, and {whole.moved.norm():.4f} with the batch as a whole; it should be the same "
+            "step. The parts' gradients add up, and each part is only a share of the mean."
+        )
 
     def test_the_loss_is_that_of_the_whole(self, step):
-        torch.testing.assert_close(step(accumulate=4).loss, step().loss)
+        split, whole = step(accumulate=4).loss, step().loss
+        assert torch.allclose(split, whole), (
+            f"With accumulate=4 the loss is {split.item():.4f}; that of the whole batch is "
+            f"{whole.item():.4f}."
+        )
 
     def test_each_part_is_its_share_of_the_batch(self, step):
         split, whole = step(accumulate=4), step()
-        assert [len(logits) for logits in split.passes] == [1, 1, 1, 1]
+        sizes = [len(logits) for logits in split.passes]
+        assert sizes == [1, 1, 1, 1], (
+            f"With accumulate=4 the forward passes read {sizes} sequences of a batch of 4; they "
+            "should be [1, 1, 1, 1]."
+        )
         torch.testing.assert_close(torch.cat(split.passes), *whole.passes)
 
     def test_each_part_goes_back_before_the_next_is_read(self, impl):
@@ -703,7 +715,10 @@ class TestAccumulate:
         batch = torch.randint(11, (2, 4, 8))
         optimizer = torch.optim.SGD(model.parameters(), 0.5)
         impl.train_step(model, optimizer, *batch, 1.0, accumulate=4)
-        assert gone_back == [False, True, True, True]
+        assert gone_back == [False, True, True, True], (
+            "With accumulate=4 a part is read before the one before it has gone back: the graphs "
+            "of several parts are in memory at once."
+        )
 
 
 @pytest.mark.door
@@ -711,17 +726,38 @@ class TestAccumulate:
 class TestBf16:
     def test_the_forward_pass_is_in_bfloat16_and_the_weights_are_not(self, step):
         rounded = step(bf16=True)
-        assert [logits.dtype for logits in rounded.passes] == [torch.bfloat16]
+        dtypes = [logits.dtype for logits in rounded.passes]
+        assert dtypes == [torch.bfloat16], (
+            f"With bf16 the logits of the forward pass are {dtypes}; it should run under "
+            "torch.autocast to bfloat16."
+        )
         assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
 
     def test_the_loss_of_the_logits_is_taken_in_float32(self, step):
         rounded = step(bf16=True)
         logits, targets = rounded.passes[0].float().flatten(0, 1), rounded.batch[1].flatten()
-        torch.testing.assert_close(rounded.loss, F.cross_entropy(logits, targets))
+        expected = F.cross_entropy(logits, targets)
+        assert torch.allclose(rounded.loss.float(), expected, rtol=1e-5), (
+            f"With bf16 the loss is {rounded.loss.item():.5f}, {rounded.loss.dtype}; of the same "
+            f"logits as float32 it is {expected.item():.5f}."
+        )
+        assert rounded.loss.dtype == torch.float32, "With bf16 the loss is not float32."
 
     def test_the_step_is_nearly_the_same(self, step):
         exact, rounded = step(), step(bf16=True)
-        assert (rounded.moved - exact.moved).norm() < 0.05 * exact.moved.norm()  # 8 bits
+        off = (rounded.moved - exact.moved).norm() / exact.moved.norm()
+        assert off < 0.05, (
+            f"With bf16 the step differs by {off:.0%} from that in float32."
+        )  # 8 bits
+
+
+def assert_alike(rounded, exact, max_norm):
+    off = (rounded.moved - exact.moved).norm() / exact.moved.norm()
+    assert off < 0.02, (
+        f"With a scaler and max_norm={max_norm} the step is {rounded.moved.norm():.4f} long, and "
+        f"{exact.moved.norm():.4f} without. Gradients are unscaled before they are clipped, and "
+        "the optimizer's step is the scaler's to take."
+    )
 
 
 @pytest.mark.door
@@ -729,23 +765,31 @@ class TestBf16:
 class TestScaler:
     def test_the_forward_pass_is_in_float16_and_the_weights_are_not(self, step):
         rounded = step(scaler=torch.amp.GradScaler("cpu"))
-        assert [logits.dtype for logits in rounded.passes] == [torch.float16]
+        dtypes = [logits.dtype for logits in rounded.passes]
+        assert dtypes == [torch.float16], (
+            f"With a scaler the logits of the forward pass are {dtypes}; it should run under "
+            "torch.autocast to float16."
+        )
         assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
 
     def test_the_loss_is_the_one_before_it_was_scaled(self, step):
         exact, rounded = step(), step(scaler=torch.amp.GradScaler("cpu"))
-        torch.testing.assert_close(rounded.loss, exact.loss, rtol=2e-3, atol=0)  # 11 bits
+        assert torch.allclose(rounded.loss.float(), exact.loss, rtol=2e-3, atol=0), (  # 11 bits
+            f"With a scaler the loss that is returned is {rounded.loss.item():.4f}; without it is "
+            f"{exact.loss.item():.4f}."
+        )
+        assert rounded.loss.dtype == torch.float32, "With a scaler the loss is not float32."
 
     @pytest.mark.parametrize("max_norm", [0.1, 100.0])
     def test_gradients_are_clipped_as_what_they_are_and_not_as_scaled(self, step, max_norm):
         exact, rounded = step(max_norm), step(max_norm, scaler=torch.amp.GradScaler("cpu"))
-        assert (rounded.moved - exact.moved).norm() < 0.02 * exact.moved.norm()
+        assert_alike(rounded, exact, max_norm)
 
     @pytest.mark.parametrize("max_norm", [0.1, 100.0])
     def test_it_scales_each_part_of_a_batch(self, step, max_norm):
         scaler = torch.amp.GradScaler("cpu")
         exact, rounded = step(max_norm), step(max_norm, accumulate=2, scaler=scaler)
-        assert (rounded.moved - exact.moved).norm() < 0.02 * exact.moved.norm()
+        assert_alike(rounded, exact, max_norm)
 
     @pytest.mark.parametrize(
         "optimizer",
@@ -763,7 +807,10 @@ class TestScaler:
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
         before = weights(model)
         impl.train_step(model, optimizer, *batch, 1.0, scaler=scaler)
-        assert weights(model).equal(before) and scaler.get_scale() == 2**10
+        assert weights(model).equal(before) and scaler.get_scale() == 2**10, (
+            "A step whose scaled gradients overflow is not left out, or the scale is not lowered "
+            "after it."
+        )
         impl.train_step(model, optimizer, *batch, 1.0, scaler=scaler)
         assert weights(model).isfinite().all() and not weights(model).equal(before)
 

@@ -11,12 +11,12 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from table import print_table
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from tiny_transformer.engineering.config import PRESETS
-from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import build, put_before
 from tiny_transformer.training.reference import make_optimizer, train_step
 
 MODEL, TRAIN = PRESETS["gpu"].model, PRESETS["gpu"].train
@@ -33,13 +33,14 @@ def main() -> None:
 def peak_mib(accumulate: int, bf16: bool) -> float:
     tracker = MemTracker()
 
-    class Model(TinyTransformerLM):
+    class PassOfMany(nn.Module):
         def __call__(self, tokens: Tensor) -> Tensor:
             tracker.reset_mod_stats()  # it expects one pass a step
             return super().__call__(tokens)
 
     with FakeTensorMode(allow_non_fake_inputs=True), fused_attention():
-        model = Model(MODEL)
+        model = build(MODEL)
+        put_before(PassOfMany, model)
         optimizer = make_optimizer(model, TRAIN)
         batch = torch.zeros(2, TRAIN.batch_size, MODEL.max_len, dtype=torch.long)
         tracker.track_external(model, optimizer)

@@ -14,12 +14,12 @@ from table import print_table
 from training_speed import flops_per_token, prepare
 
 from tiny_transformer.engineering.config import PRESETS, RunConfig
-from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import build
 
 model, training = RECIPES["gpu"]
 contenders = {
     "peer, nanoGPT's recipe": (Peer, RunConfig(model=model, train=training)),
-    "ours, preset gpu": (TinyTransformerLM, PRESETS["gpu"]),
+    "ours, preset gpu": (build, PRESETS["gpu"]),
 }
 rows = []
 for name, (kind, config) in contenders.items():

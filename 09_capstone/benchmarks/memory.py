@@ -14,13 +14,13 @@ from training_speed import CONTENDERS, prepare
 
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.speed import freed_memory_kept
-from tiny_transformer.tiny_lm.reference import TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.training.reference import TrainConfig
 
 GPU = RunConfig(device="cpu", model=NANOGPT_GPU, train=TrainConfig(batch_size=64))
 CONTENDERS = CONTENDERS | {
     "peer, nanoGPT's GPU shape": (Peer, GPU),
-    "ours, nanoGPT's GPU shape": (TinyTransformerLM, GPU),
+    "ours, nanoGPT's GPU shape": (build, GPU),
 }
 
 MIB = 2**20 if sys.platform == "darwin" else 2**10  # in what ru_maxrss counts
@@ -40,7 +40,7 @@ def measure(name: str) -> None:
     """Print the peak before and after the steps, in MiB."""
     kind, config = CONTENDERS[name]
     print(peak_mib())
-    with freed_memory_kept() if kind is TinyTransformerLM else nullcontext():  # as it trains
+    with freed_memory_kept() if kind is not Peer else nullcontext():  # as it trains
         step = prepare(kind, config)
         for _ in range(2 if "GPU" in name else 10):
             step()

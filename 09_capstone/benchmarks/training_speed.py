@@ -17,17 +17,17 @@ from torch import nn
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.speed import choose_arithmetic, matmul_precision
 from tiny_transformer.setup.device import choose_device
-from tiny_transformer.tiny_lm.modern import count_modern_parameters
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
+from tiny_transformer.tiny_lm.modern import build, count_modern_parameters
+from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import make_optimizer, train_step
 
 CONTENDERS = {
     "peer, nanoGPT's recipe": (Peer, RunConfig(device="cpu", model=NANOGPT_CPU)),
-    "ours, nanoGPT's recipe": (TinyTransformerLM, RunConfig(device="cpu", model=NANOGPT_CPU)),
-    "ours, preset cpu": (TinyTransformerLM, PRESETS["cpu"]),
-    "ours, preset fast": (TinyTransformerLM, PRESETS["fast"]),
-    "ours, preset minute": (TinyTransformerLM, PRESETS["minute"]),
-    "ours, preset small": (TinyTransformerLM, PRESETS["small"]),
+    "ours, nanoGPT's recipe": (build, RunConfig(device="cpu", model=NANOGPT_CPU)),
+    "ours, preset cpu": (build, PRESETS["cpu"]),
+    "ours, preset fast": (build, PRESETS["fast"]),
+    "ours, preset minute": (build, PRESETS["minute"]),
+    "ours, preset small": (build, PRESETS["small"]),
 }
 
 
@@ -54,7 +54,7 @@ def main(rounds: int = 10, steps: int = 10) -> None:
     print_table(["model", "ms/step", "tokens/s", "GFLOP/s", f"of {peak / 1e9:.0f} GFLOP/s"], rows)
 
 
-def prepare(kind: type[nn.Module], config: RunConfig) -> Callable[[], None]:
+def prepare(kind: Callable[[ModelConfig], nn.Module], config: RunConfig) -> Callable[[], None]:
     """A function that takes one training step, warmed up."""
     device = choose_device(config.device)
     model = kind(config.model).to(device)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny_transformer.capstone import doors, mine, reference
+from tiny_transformer.capstone import doors, mine, reference, report
 from tiny_transformer.engineering import speed
 from tiny_transformer.engineering.config import PRESETS, RunConfig, write_config
 from tiny_transformer.engineering.reference import load_checkpoint, override
@@ -455,3 +455,90 @@ def test_half_precision_needs_a_train_step_that_knows_it(
     with mine.your_parts(config, doors.of_training(replace(config, **settings))) as table:
         pass
     assert f"train_step is the reference here: yours does not use `{argument}`" in notes(table)
+
+
+@pytest.mark.parametrize("last", [0, 4])
+def test_the_same_start_is_the_reference_s_however_much_is_solved(solve, trusting, config, last):
+    torch.manual_seed(1)
+    ours, _ = reference.build_model(config.model, "abc")
+    solve(ALL[: last + 1])
+    with mine.your_parts(replace(config, same_start=True)):
+        torch.manual_seed(1)
+        yours, _ = reference.build_model(config.model, "abc")
+    for name, weight in ours.state_dict().items():
+        assert weight.equal(yours.state_dict()[name])
+
+
+def test_a_build_model_that_puts_nothing_in_is_the_reference(solve, trusting, corpus):
+    config = shrunk("fast", corpus)
+    solve(mistakes={"09_capstone": ("build(replace", "TinyTransformerLM(replace")})
+    with mine.your_parts(config, doors.of_training(config)) as table:
+        model, _ = reference.build_model(config.model, "abc")
+    assert "build_model is the reference here: yours fails with `config`: " in notes(table)
+    assert "shift.share" in model.state_dict()
+
+
+def test_what_a_class_of_yours_inherits_is_yours(solve, trusting, config):
+    def inherit(text: str) -> str:
+        tree = ast.parse(text)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == "LayerNorm":
+                node.bases = [ast.parse("nn.LayerNorm").body[0].value]
+                init = "def __init__(self, d_model, eps=1e-5):\n    super().__init__(d_model, eps)"
+                node.body = ast.parse(init).body
+        return ast.unparse(tree)
+
+    solve(change=inherit)
+    with mine.your_parts(config, rehearsal=partial(mine.rehearse, config)) as table:
+        pass
+    assert "LayerNorm" in used(table)
+
+
+def test_a_forward_of_another_name_is_wrong_and_not_a_stub(solve):
+    solve(
+        mistakes={
+            "03_transformer_block": (
+                "def forward(self, x: Tensor) -> Tensor:\n        return self.drop",
+                "def foward(self, x: Tensor) -> Tensor:\n        return self.drop",
+            )
+        }
+    )
+    with pytest.raises(ValueError, match="FeedForward is not right yet"):
+        with mine.your_parts():
+            pass
+
+
+def test_a_generator_that_runs_dry_in_your_code_is_told_too(solve, trusting, config):
+    with pytest.raises(RuntimeError, match=r"StopIteration"):
+        with mine.told_in_a_sentence():
+            next(iter(()))
+
+
+def test_attention_is_seen_however_a_block_hands_on_what_it_was_given(solve, trusting, config):
+    config = replace(config, model=replace(config.model, positions="rope"))
+    torch.manual_seed(0)
+    model, _ = reference.build_model(config.model, "abc")
+    maps = report.attention_maps(model, torch.tensor([[0, 1, 2]]))
+    solve(
+        mistakes={
+            "03_transformer_block": ("rotate=rotate, remember=remember", "False, rotate, remember")
+        }
+    )
+    with mine.your_parts(config):
+        yours, _ = reference.build_model(config.model, "abc")
+        yours.load_state_dict(model.state_dict())
+        torch.testing.assert_close(report.attention_maps(yours, torch.tensor([[0, 1, 2]])), maps)
+
+
+def test_ctrl_c_before_a_run_has_begun_leaves_nothing_to_go_on_from(
+    solve, trusting, config, tmp_path, command, monkeypatch
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    write_config(tmp_path / "mine.toml", config)
+    solve()
+    monkeypatch.setattr(mine, "find_parts", interrupt)
+    args = "--config", tmp_path / "mine.toml", "--out", tmp_path / "run"
+    status, out, _ = command("train", "--mine", *args)
+    assert status == 130 and out == "\nstopped; nothing had begun\n"

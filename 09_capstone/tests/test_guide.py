@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tiny_transformer.capstone import cli
+from tiny_transformer.capstone import cli, guide
+from tiny_transformer.capstone.guide import LARGER, to_try
 from tiny_transformer.engineering.config import ABOUT, PRESETS, write_config
 from tiny_transformer.engineering.reference import save_checkpoint
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
@@ -158,7 +159,7 @@ class TestHelpOfTraining:
 class TestTheEndOfARun:
     @pytest.mark.parametrize("preset", PRESETS)
     def test_it_says_what_to_try(self, preset, tmp_path):
-        lines = cli.to_try(PRESETS[preset], tmp_path / "a run")
+        lines = to_try(PRESETS[preset], tmp_path / "a run")
         commands = [shlex.split(line.partition("  (")[0]) for line in lines[1:]]
         assert [words[:2] for words in commands[:2]] == [
             ["tiny-transformer", "sample"],
@@ -168,21 +169,21 @@ class TestTheEndOfARun:
             cli.parse(words[1:])
         assert cli.parse(commands[0][1:]).run == tmp_path / "a run"
         larger = [cli.parse(words[1:]).preset for words in commands[2:]]
-        assert larger == ([cli.LARGER[preset]] if preset in cli.LARGER else [])
+        assert larger == ([LARGER[preset]] if preset in LARGER else [])
 
     def test_a_larger_run_has_what_is_one_s_own(self, tmp_path):
         settings = replace(PRESETS["smoke"], corpus="my text", mine=True)
-        *_, last = cli.to_try(settings, tmp_path)
+        *_, last = to_try(settings, tmp_path)
         larger = cli.parse(shlex.split(last.partition("  (")[0])[1:]).settings
         assert (larger.corpus, larger.mine) == ("my text", True)
 
     def test_a_shape_of_one_s_own_has_no_larger_preset(self, tmp_path):
         wide = replace(PRESETS["cpu"].model, d_model=64)
-        assert len(cli.to_try(replace(PRESETS["cpu"], model=wide), tmp_path)) == 3
+        assert len(to_try(replace(PRESETS["cpu"], model=wide), tmp_path)) == 3
 
     def test_a_trained_preset_is_known_by_its_shape_whatever_the_vocabulary(self, tmp_path):
         other = replace(PRESETS["cpu"].model, vocab_size=90)
-        assert "--preset minute" in cli.to_try(replace(PRESETS["cpu"], model=other), tmp_path)[-1]
+        assert "--preset minute" in to_try(replace(PRESETS["cpu"], model=other), tmp_path)[-1]
 
 
 class TestTheNameAlone:
@@ -195,8 +196,8 @@ class TestTheNameAlone:
                 )
                 for i, state in enumerate(states)
             ]
-            monkeypatch.setattr(cli, "folders", lambda _: ["01_attention"])
-            monkeypatch.setattr(cli, "read_exercises", lambda *_: exercises)
+            monkeypatch.setattr(guide, "folders", lambda _: ["01_attention"])
+            monkeypatch.setattr(guide, "read_exercises", lambda *_: exercises)
 
         return given
 
