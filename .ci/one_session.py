@@ -44,12 +44,13 @@ class Grader(Grades):
         super().__init__(root, config)
         self.folder, self.work, self.done = folder, work, False
         self.explaining, self.skipped = True, 0
-        self.kills, self.limited = Counter(), set()
+        self.kills, self.limited, self.elsewhere = Counter(), set(), set()
 
     def grade(self, exercise: str, text: str, quick: bool = False) -> Graded:
         """Quick is until the first test that does not pass, without finding out why.
 
-        The first quick answer, which should be right, sets how long the others may take.
+        The first quick answer, which should be right, sets how long the others may take; what it
+        skips is for another machine.
         """
         begun = time.monotonic()
         for book in (self.blocks, self.failed, self.broken, self.endless):
@@ -59,6 +60,7 @@ class Grader(Grades):
         items = [item for item in self.session.items if "impl" in item.fixturenames]
         items = [item for item in items if exercise_of(item) == exercise]
         items = [item for item in items if variant_of(item) == "exercises"]
+        items = [item for item in items if item.nodeid not in self.elsewhere]
         for item in sorted(items, key=lambda item: -self.kills[item.nodeid] if quick else 0):
             item._initrequest()
             item._report_sections.clear()
@@ -69,6 +71,8 @@ class Grader(Grades):
                 self.limited.add(item.nodeid)
                 limit = 3 + 5 * (time.monotonic() - started)  # a wrong answer may never end
                 item.add_marker(pytest.mark.timeout(limit, func_only=True), append=False)
+                self.elsewhere |= {item.nodeid} if self.skipped else set()
+                self.skipped = 0
             if quick and (self.failed or self.skipped):
                 self.kills[item.nodeid] += 1
                 break
