@@ -1128,7 +1128,7 @@ def cut_by_one(file: Path) -> None:
 
 def flip_a_bit(file: Path) -> None:
     data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[-1 if file.suffix == ".safetensors" else len(data) // 2] ^= 1  # a number's, of tensors
     file.write_bytes(data)
 
 
