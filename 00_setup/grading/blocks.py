@@ -19,7 +19,13 @@ from tiny_transformer.setup.grading.recording import Call, Raised, brief, passin
 FEW = 8  # numbers that are shown
 WHOLE = 3  # blocks that are shown in full
 VAGUE = "numbers are wrong", "nearly right"  # true, and little to go by
-TOLD_BY_TORCH = ("Tensor-likes", "Scalars are", "The values for attribute", "Object types")
+TOLD_BY_TORCH = (
+    "Tensor-likes",
+    "Scalars are",
+    "The values for attribute",
+    "Object types",
+    "None mismatch",
+)
 
 
 @dataclass
@@ -37,13 +43,15 @@ class Failure:
     def rank(self) -> int:
         if self.hint:
             return 0
+        found = first_difference(self.yours, self.ours)
+        if found and gives_nothing(*found):
+            return 0
         if isinstance(self.error, WrongExample):
             return 3
         if said_by_the_test(self.error):
             return 1
         if not isinstance(self.error, AssertionError):
             return 2
-        found = first_difference(self.yours, self.ours)
         told = " ".join(difference(*found)) if found else ""
         return 5 if not told else 4 if any(words in told for words in VAGUE) else 3
 
@@ -120,7 +128,8 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
         if found and isinstance(found[1].result, Raised):
             lines += difference(*found)
         return lines
-    lines = [own] if (own := said_by_the_test(failure.error)) else []
+    own = None if found and gives_nothing(*found) else said_by_the_test(failure.error)
+    lines = [own] if own else []
     if isinstance(failure.error, WrongExample):
         return lines
     if found is None:
@@ -133,6 +142,11 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
         lines += difference(yours, ours)
     values = not any(f"expected {few(ours.result)}." in line for line in lines)
     return [*lines, *call_in_words(yours, ours, values)]
+
+
+def gives_nothing(yours: Call, ours: Call) -> bool:
+    """Whether a `return` may be missing: nothing came back where something is due."""
+    return yours.result is None and not isinstance(ours.result, Raised | None)
 
 
 def said_by_the_test(error: BaseException) -> str | None:
@@ -204,7 +218,9 @@ def call_in_words(yours: Call, ours: Call, values: bool) -> list[str]:
     if isinstance(ours.result, Raised):
         return [*lines, f"It gave: {few(yours.result) or described(yours.result, {})}"]
     got, want = few(yours.result), few(ours.result)
-    return [*lines, f"It gave: {got}", f"Expected: {want}"] if got and got != want else lines
+    return (
+        [*lines, f"It gave: {got}", f"Expected: {want}"] if got and want and got != want else lines
+    )
 
 
 def described(value: Any, sizes: Sizes) -> str:
