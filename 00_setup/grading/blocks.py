@@ -38,13 +38,13 @@ class Failure:
     hint: str | None = None  # of the misconception that gives the same in this test
     yours: list[Call] = field(default_factory=list)
     ours: list[Call] = field(default_factory=list)
+    nothing: bool = False  # came back, here and in all other failures, where something is due
 
     @property
     def rank(self) -> int:
         if self.hint:
             return 0
-        found = first_difference(self.yours, self.ours)
-        if found and gives_nothing(*found):
+        if self.nothing:
             return 0
         if isinstance(self.error, WrongExample):
             return 3
@@ -52,6 +52,7 @@ class Failure:
             return 1
         if not isinstance(self.error, AssertionError):
             return 2
+        found = first_difference(self.yours, self.ours)
         told = " ".join(difference(*found)) if found else ""
         return 5 if not told else 4 if any(words in told for words in VAGUE) else 3
 
@@ -80,6 +81,9 @@ def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
     """The blocks in the order of the course, the first of them in full."""
     told = 0
     for i, block in enumerate(blocks):
+        nothing = all(map(gives_nothing, block.failures))
+        for failure in block.failures:
+            failure.nothing = nothing
         if i:
             yield ""
         if block.waits_for:
@@ -128,7 +132,7 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
         if found and isinstance(found[1].result, Raised):
             lines += difference(*found)
         return lines
-    own = None if found and gives_nothing(*found) else said_by_the_test(failure.error)
+    own = None if failure.nothing else said_by_the_test(failure.error)
     lines = [own] if own else []
     if isinstance(failure.error, WrongExample):
         return lines
@@ -144,9 +148,13 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
     return [*lines, *call_in_words(yours, ours, values)]
 
 
-def gives_nothing(yours: Call, ours: Call) -> bool:
-    """Whether a `return` may be missing: nothing came back where something is due."""
-    return yours.result is None and not isinstance(ours.result, Raised | None)
+def gives_nothing(failure: Failure) -> bool:
+    found = first_difference(failure.yours, failure.ours)
+    return (
+        found is not None
+        and found[0].result is None
+        and not isinstance(found[1].result, Raised | None)
+    )
 
 
 def said_by_the_test(error: BaseException) -> str | None:
