@@ -37,7 +37,7 @@ Results = dict[str, dict[str, Result]]  # folder, name of the exercise
 
 
 class Book(TypedDict):
-    """All that is remembered: {"01_attention": {"causal_mask": ...}}, "01_attention.causal_mask"."""
+    """All that is remembered. A place is told as in 01_attention.causal_mask."""
 
     results: Results
     hints: dict[str, int]  # how many of an exercise's hints were shown
@@ -93,7 +93,7 @@ def checked(file: Path, kind: Any) -> Any:
 
 
 def remember(root: Path, change: Callable[[Book], Any]) -> None:
-    """Write down a change of what is remembered, if there is anything to remember, and if it can be.
+    """Write down a change of what is remembered, where there is anything, and where it can be.
 
     The file is replaced at once, so that nobody reads half of it.
     """
