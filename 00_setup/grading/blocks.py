@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tiny_transformer.setup.grading.diagnosis import where_it_stopped
 from tiny_transformer.setup.grading.families import Sizes, explain
+from tiny_transformer.setup.grading.progress import definitions
 from tiny_transformer.setup.grading.recording import Call, Raised, brief, same_answer
 
 FEW = 8  # numbers that are shown
@@ -227,16 +228,10 @@ def waiting(blocks: list[Block], root: Path) -> None:
 
 
 def file_of(block: Block) -> str:
-    return block.place.rpartition(":")[0]
+    return block.place.partition(":")[0]
 
 
 def names_in(file: Path, definition: str) -> set[str]:
     """All names that stand in the code of a function or class."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {
-        node.id
-        for part in tree.body
-        if getattr(part, "name", None) == definition
-        for node in ast.walk(part)
-        if isinstance(node, ast.Name)
-    }
+    node = definitions(file).get(definition)
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} if node else set()

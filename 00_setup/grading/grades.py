@@ -231,7 +231,11 @@ class Grades:
         asked = self.config.option.tbstyle != "auto" or self.config.option.verbose > 0
         stats = {name: terminalreporter.stats.get(name, []) for name in ("failed", "error")}
         for name, reports in stats.items() if not asked else ():
-            shown = [report for report in reports if not dict(report.user_properties).get("yours")]
+            shown = [
+                report
+                for report in reports
+                if not dict(getattr(report, "user_properties", ())).get("yours")
+            ]
             terminalreporter.stats[name] = shown
         yield
         terminalreporter.stats.update({name: reports for name, reports in stats.items() if reports})

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -33,7 +34,8 @@ from tiny_transformer.setup.grading.reset import reset
 from tiny_transformer.setup.grading.worker import Answer, Run, Wanted
 
 KEYS = "h hint  t traceback  l list  n next  p back  r reset  q quit"
-BOLD, GREEN, RED = "1", "32", "31"  # readable on light and on dark
+PATIENCE = 2.0  # seconds after which it is said that the tests still run
+BOLD, GREEN = "1", "32"  # readable on light and on dark
 Place = tuple[str, str]  # folder and name of an exercise
 
 
@@ -76,6 +78,7 @@ class Lesson:
         self.news: list[str] = []  # what has just been solved
         self.asks_reset = False
         self.last_key, self.page = "", 0
+        self.exercises: dict[Place, Exercise] = {}
         self.read()
         self.at = self.first()
         self.shown: Place | None = None  # what was printed last, where there is no terminal
@@ -83,11 +86,13 @@ class Lesson:
     def read(self) -> None:
         """The exercises, as their files and the last tests have them now."""
         results = read_book(self.root)["results"]
-        self.exercises: dict[Place, Exercise] = {
-            (folder, exercise.name): exercise
-            for folder in self.folders
-            for exercise in read_exercises(self.root, folder, results)
-        }
+        before, self.exercises, self.broken = self.exercises, {}, set()
+        for folder in self.folders:
+            found = {(folder, e.name): e for e in read_exercises(self.root, folder, results)}
+            if not found:  # a file that cannot be parsed counts as it was
+                self.broken.add(folder)
+                found = {place: e for place, e in before.items() if place[0] == folder}
+            self.exercises |= found
         self.places = [
             (folder, name) for folder in self.folders for name in ordered(self.root, folder)
         ]
@@ -100,7 +105,8 @@ class Lesson:
         return self.unsolved_after((folder, name))
 
     def solved(self, place: Place) -> bool:
-        return place in self.exercises and self.exercises[place].state == "solved"
+        exercise = self.exercises.get(place)
+        return bool(exercise) and exercise.state == "solved" and place[0] not in self.broken
 
     def unsolved_after(self, place: Place) -> Place | None:
         here = self.places.index(place) + 1 if place in self.places else 0
@@ -119,6 +125,9 @@ class Lesson:
             self.saved()
         if self.run and (answer := self.run.answer()) is not None:
             self.found(answer)
+        elif self.run and not self.late and time.monotonic() > self.run.begun + PATIENCE:
+            self.late = True
+            self.show(["  running its tests ... To save again stops them."])
         for key in keys.pressed() if self.interactive else "":
             if not self.ended:
                 self.press(key)
@@ -147,13 +156,14 @@ class Lesson:
         if here is not None and here.state == "solved" and not saved:
             return
         folder, name = self.at
-        names = {name} if here is None or not here.stub else set()
+        stub = here is not None and here.stub and folder not in self.broken
+        names = set() if stub else {name}
         for (where, other), exercise in self.exercises.items():
             called = here is not None and other in here.uses and exercise.state == "begun"
             if where == folder and (called or exercise.untested):
                 names.add(other)
         if names & set(graded(self.root, folder)):
-            self.run = Run(self.root, {folder: names}, self.width)
+            self.run, self.late = Run(self.root, {folder: names}, self.width), False
         elif saved and self.answer != Answer():
             self.answer = Answer()
             self.show()
@@ -177,8 +187,10 @@ class Lesson:
             self.end()
         else:
             if coming[0] != self.at[0] and all(map(self.solved, self.in_module(self.at[0]))):
-                self.news.append(f"{self.at[0]} is yours, all of it. Play with it in its notebook:")
-                self.news.append(f"    jupyter lab {self.at[0]}/notebook.ipynb")
+                self.news.append(
+                    f"{self.at[0]} is yours, all of it. Play with it: "
+                    f"jupyter lab {self.at[0]}/notebook.ipynb"
+                )
             self.go(coming)
 
     def in_module(self, folder: str) -> list[Place]:
@@ -254,7 +266,8 @@ class Lesson:
     def end(self) -> None:
         """What they have built, and what to run next."""
         self.ended = True
-        lines = [*self.news, ""]
+        lines = [part for line in self.news for part in textwrap.wrap(line, self.width)]
+        lines += [""] if lines else []
         if len(self.folders) == 1:
             folder = self.folders[0]
             names = ", ".join(name for _, name in self.places)
@@ -268,12 +281,14 @@ class Lesson:
             told = (
                 f"All {len(self.places)} exercises are solved. You have built a transformer "
                 "language model from nothing: attention and its mask, the blocks, the tokenizer "
-                "and the positions, the training loop with its optimizer, sampling with a cache, and "
-                "checkpoints that survive a crash."
+                "and the positions, the training loop with its optimizer, sampling with a "
+                "cache, and checkpoints that survive a crash."
             )
             lines += textwrap.wrap(told, self.width)
             lines += ["", "Now train it, every part your own:"]
             lines += ["    tiny-transformer train --mine", "    tiny-transformer sample --mine"]
+        if self.interactive:
+            print("\x1b[2J\x1b[H", end="")
         self.print(lines)
 
     # What is on the screen.
@@ -288,8 +303,9 @@ class Lesson:
         It fits the screen: of what is longer the key `more` shows the next page.
         """
         body = self.body() if asked is None else asked
-        top = [self.header(), "", *(self.paint(line, GREEN) for line in self.news)]
-        top += [""] if self.news else []
+        news = [part for line in self.news for part in textwrap.wrap(line, self.width)]
+        top = [self.header(), "", *(self.paint(line, GREEN) for line in news)]
+        top += [""] if news else []
         top += [self.title(), ""]
         if not self.interactive:
             self.print([*(top[2:] if self.news or self.shown != self.at else []), *body, ""])
@@ -302,13 +318,14 @@ class Lesson:
             body = [*pages[page], f"  page {page + 1} of {len(pages)}: {more} for the next"]
         print("\x1b[2J\x1b[H", end="")
         self.print([*top, *body, ""])
-        print(self.paint(KEYS, BOLD), end="", flush=True)
+        keys = "  ".join(f"{self.paint(key[0], BOLD)}{key[1:]}" for key in KEYS.split("  "))
+        print(keys, end="", flush=True)
 
     def header(self) -> str:
         folder, _ = self.at
         of = self.in_module(folder)
-        states = [self.exercises[p].state if p in self.exercises else "begun" for p in of]
-        bar = "".join(SIGNS[state] for state in states)
+        states = [self.exercises[p].state if p in self.exercises else "missing" for p in of]
+        bar = "".join(SIGNS.get(state, "?") for state in states)
         told = f"{folder} [{bar}] {states.count('solved')} of {len(of)}"
         if len(self.folders) > 1:
             told += f", the course {sum(map(self.solved, self.places))} of {len(self.places)}"
@@ -357,4 +374,9 @@ def ordered(root: Path, folder: str) -> list[str]:
 def asks(root: Path, folder: str, name: str, width: int) -> list[str]:
     """The docstring of a stub: what it asks for."""
     doc = ast.get_docstring(definitions(root / folder / "exercises.py")[name]) or ""
-    return list(indented(doc.splitlines(), width))
+    lines = []
+    for paragraph in doc.lstrip("★ ").split("\n\n"):
+        prose = not paragraph.startswith((">", " "))
+        lines += indented([paragraph] if prose else paragraph.splitlines(), width)
+        lines.append("")
+    return lines[:-1]

@@ -10,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -108,6 +109,10 @@ class Run:
         self.wanted, self.begun = wanted, time.monotonic()
         self.connection, theirs = self.context.Pipe(duplex=False)
         self.process = self.context.Process(target=send, args=(theirs, root, wanted, width))
+        self.start = Thread(target=self.start_it, args=(theirs,))  # which may have to wait
+        self.start.start()
+
+    def start_it(self, theirs: Connection) -> None:
         self.process.start()
         theirs.close()
 
@@ -121,7 +126,7 @@ class Run:
 
     def answer(self) -> Answer | None:
         """What came of it, or None while it runs."""
-        if not self.connection.poll():
+        if self.start.is_alive() or not self.connection.poll():
             return None
         try:
             return self.connection.recv()
@@ -130,6 +135,7 @@ class Run:
             return Answer(broken=f"the tests ended without an answer ({self.process.exitcode})")
 
     def stop(self) -> None:
+        self.start.join()
         with suppress(OSError):
             if FORKS:
                 os.killpg(self.process.pid, signal.SIGKILL)  # with what its tests have started
