@@ -115,7 +115,7 @@ class Grades:
             self.failed[item.nodeid] = call.excinfo
             report.user_properties.append(("yours", True))
         if report.when == "call" or not report.passed:
-            unrun = stub or report.skipped and not (door or elsewhere)
+            unrun = (stub or report.skipped) and not (door or elsewhere)
             right = None if unrun else not report.failed
             graded = folder_of(item.path, self.root), exercise, item.nodeid.split("[")[0], right
             report.user_properties.append(("graded", graded))

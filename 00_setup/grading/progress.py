@@ -236,6 +236,8 @@ def essence(node: Any) -> str:
     parts = dict(ast.iter_fields(node))
     if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
         parts["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 has empty texts between its parts
+        parts["values"] = [p for p in node.values if getattr(p, "value", None) != ""]
     told = [
         f"{name}={essence(value)}"
         for name, value in sorted(parts.items())

@@ -15,7 +15,8 @@ for plugin in (*default_plugins, "pytester"):
     importlib.import_module(f"_pytest.{plugin}")
 for entry in entry_points(group="pytest11"):
     entry.load()
-importlib.import_module("sybil.parsers.markdown")
+for name in ("sybil.parsers.markdown", "torch._dynamo"):  # the second by the device "meta"
+    importlib.import_module(name)
 for folder in folders(Path(__file__).resolve().parents[2]):
     for part in ("reference", "misconceptions"):
         importlib.import_module(f"tiny_transformer.{folder[3:]}.{part}")
