@@ -249,7 +249,7 @@ class Lesson:
         try:
             kept = reset(self.root, *self.at)
         except ValueError as error:
-            self.show(textwrap.wrap(str(error), self.width))
+            self.show([str(error)])
             return
         self.read()
         if kept is None:
@@ -266,8 +266,7 @@ class Lesson:
     def end(self) -> None:
         """What they have built, and what to run next."""
         self.ended = True
-        lines = [part for line in self.news for part in textwrap.wrap(line, self.width)]
-        lines += [""] if lines else []
+        lines = [*fitted(self.news, self.width), ""] if self.news else []
         if len(self.folders) == 1:
             folder = self.folders[0]
             names = ", ".join(name for _, name in self.places)
@@ -302,11 +301,11 @@ class Lesson:
 
         It fits the screen: of what is longer the key `more` shows the next page.
         """
-        body = self.body() if asked is None else asked
-        news = [part for line in self.news for part in textwrap.wrap(line, self.width)]
+        body = fitted(self.body() if asked is None else asked, self.width)
+        news = fitted(self.news, self.width)
         top = [self.header(), "", *(self.paint(line, GREEN) for line in news)]
         top += [""] if news else []
-        top += [self.title(), ""]
+        top += [*self.title(), ""]
         if not self.interactive:
             self.print([*(top[2:] if self.news or self.shown != self.at else []), *body, ""])
             self.shown = self.at
@@ -331,13 +330,15 @@ class Lesson:
             told += f", the course {sum(map(self.solved, self.places))} of {len(self.places)}"
         return told
 
-    def title(self) -> str:
+    def title(self) -> list[str]:
         folder, name = self.at
         exercise = self.exercises.get(self.at)
         hint = hints(self.root, folder).get(name)
         stars = hint.stars if hint else ""
         where = f"{exercise.file}:{exercise.line}" if exercise else f"{folder}/exercises.py"
-        return f"{self.paint(name, BOLD)} {stars}  {where}"
+        bold = f"{self.paint(name, BOLD)} {stars}"
+        fits = len(f"{name} {stars}  {where}") <= self.width
+        return [f"{bold}  {where}"] if fits else [bold, where]
 
     def body(self) -> list[str]:
         """What there is to say of the exercise: what is wrong, or what it asks for."""
@@ -363,6 +364,18 @@ class Lesson:
     def paint(self, text: str, color: str) -> str:
         plain = not self.interactive or "NO_COLOR" in os.environ
         return text if plain else f"\x1b[{color}m{text}\x1b[0m"
+
+
+def fitted(lines: list[str], width: int) -> list[str]:
+    """The lines, of which those that are too long go on below, as far to the right."""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, width, subsequent_indent=" " * (len(line) - len(line.lstrip()))
+        )
+        or [""]
+    ]
 
 
 def ordered(root: Path, folder: str) -> list[str]:
