@@ -55,7 +55,8 @@ def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
         yield ""
         if block.waits_for:
             yield f"{block.name}  {block.place}"
-            yield f"  waits for {block.waits_for}, which it calls and which is not right yet"
+            waits = f"waits for {block.waits_for}, which it calls and which is not right yet"
+            yield from indented([waits], width)
             continue
         told += 1
         count = len(block.failures)

@@ -234,8 +234,8 @@ class Lesson:
         return [*self.answer.block, "", *traceback]
 
     def listing(self) -> list[str]:
-        lines = []
-        for folder in self.folders:
+        lines, here = [], self.folders.index(self.at[0])
+        for folder in self.folders[here:] + self.folders[:here]:
             lines += ["", folder]
             stars = {name: hint.stars for name, hint in hints(self.root, folder).items()}
             for place in self.in_module(folder):

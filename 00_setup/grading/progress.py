@@ -331,8 +331,9 @@ def to_compare(root: Path, of: list[str], before: Results, results: Results) -> 
         known = {e.name for e in read_exercises(root, folder, before) if e.state == "solved"}
         for exercise in read_exercises(root, folder, results):
             if exercise.state == "solved" and exercise.name not in known:
-                lines.append(f"{exercise.name} is solved; compare with")
-                lines[-1] += f" {solution(root, folder, exercise.name)}"
+                told = f"{exercise.name} is solved; compare with "
+                told += solution(root, folder, exercise.name)
+                lines += textwrap.wrap(told, WIDTH, subsequent_indent="    ")
     return lines
 
 
