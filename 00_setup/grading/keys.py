@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-try:
+if os.name == "nt":
     import msvcrt
-except ImportError:
+else:
     import select
     import termios
     import tty
@@ -16,8 +16,8 @@ except ImportError:
 @contextmanager
 def terminal() -> Iterator[None]:
     """Meanwhile a key is there as soon as it is pressed, and is not shown."""
-    if "termios" not in globals():
-        os.system("")  # lets a Windows console obey colors
+    if os.name == "nt":
+        os.system("")  # lets the console obey colors
         yield
         return
     before = termios.tcgetattr(sys.stdin)
@@ -30,17 +30,10 @@ def terminal() -> Iterator[None]:
 
 def pressed() -> str:
     """The keys that have been pressed since; those that send several characters do not count."""
-    if "termios" not in globals():
-        found = ""
-        while msvcrt.kbhit():
-            key = msvcrt.getwch()
-            if key in "\0\xe0":  # the first half of an arrow or a function key
-                msvcrt.getwch()
-            elif key == "\3":
-                raise KeyboardInterrupt
-            else:
-                found += key
-        return found
+    return pressed_on_windows() if os.name == "nt" else pressed_on_unix()
+
+
+def pressed_on_unix() -> str:
     found = b""
     while select.select([sys.stdin], [], [], 0)[0]:
         more = os.read(sys.stdin.fileno(), 1024)
@@ -48,3 +41,16 @@ def pressed() -> str:
             return "q"  # the terminal is gone
         found += more
     return "" if found.startswith(b"\x1b") else found.decode(errors="ignore")
+
+
+def pressed_on_windows() -> str:
+    found = ""
+    while msvcrt.kbhit():
+        key = msvcrt.getwch()
+        if key == "\3":
+            raise KeyboardInterrupt
+        if key in "\0\xe0":  # the first half of an arrow or a function key
+            msvcrt.getwch()
+        else:
+            found += key
+    return found

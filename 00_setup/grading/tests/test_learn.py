@@ -251,6 +251,25 @@ class TestKeys:
         assert lesson.ended and read_book(course.root)["at"] == f"{MODULE}.stable_softmax"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="its console is no pseudo-terminal")
+@pytest.mark.parametrize(
+    "sent, heard", [(b"", ""), (b"h", "h"), (b"ry", "ry"), (b"\x1b[A", ""), (b"\xff", "")]
+)
+def test_a_key_is_there_without_enter_and_the_terminal_is_left_as_it_was(monkeypatch, sent, heard):
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    with open(theirs, encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        before = termios.tcgetattr(stdin)
+        with keys.terminal():
+            os.write(ours, sent)
+            assert keys.pressed() == heard
+        assert termios.tcgetattr(stdin) == before
+    os.close(ours)
+
+
 class TestScreen:
     @pytest.mark.parametrize("columns, lines", [(80, 24), (60, 24), (60, 16)])
     @pytest.mark.parametrize("name", NAMES)
