@@ -135,8 +135,8 @@ class Lesson:
     def go(self, place: Place) -> None:
         self.at, self.answer, self.asks_reset = place, Answer(), False
         remember(self.root, lambda book: book.update(at=".".join(place)))
-        self.show()
         self.test()
+        self.show()
 
     def saved(self) -> None:
         before = {place: exercise.code for place, exercise in self.exercises.items()}

@@ -188,8 +188,8 @@ def marked(node: ast.FunctionDef | ast.ClassDef) -> str | None:
     return None
 
 
-def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef | ast.Assign]:
-    """What a file defines: functions, classes and constants; nothing if it cannot be parsed."""
+def definitions(file: Path) -> dict[str, ast.stmt]:
+    """What a file defines or imports, by its name there; nothing if it cannot be parsed."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
     except (OSError, ValueError, SyntaxError, RecursionError):
@@ -202,11 +202,16 @@ def definitions(file: Path) -> dict[str, ast.FunctionDef | ast.ClassDef | ast.As
             for part in ast.walk(node):
                 if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                     found[part.id] = node
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for part in node.names:
+                one = type(node)(**{**dict(ast.iter_fields(node)), "names": [part]})
+                name = part.asname or part.name.partition(".")[0]
+                found[name] = ast.copy_location(one, node)
     return found
 
 
 def digests(nodes: dict[str, ast.AST]) -> dict[str, tuple[str, frozenset[str]]]:
-    """Of each definition a digest of its code and of all that it uses in the file, and their names.
+    """Of each definition a digest of its code and of what it uses in the file, and what that is.
 
     Comments, layout and docstrings do not count, and no version of Python gives another one.
     """

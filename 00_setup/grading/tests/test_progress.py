@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -12,6 +13,7 @@ from tiny_transformer.setup.grading import progress
 from tiny_transformer.setup.grading.progress import (
     FILE,
     FORMER,
+    definitions,
     digests,
     folders,
     graded,
@@ -95,15 +97,10 @@ def test_exercises_that_cannot_be_read_are_none(tmp_path, content):
 
 
 def digest(code: str, name: str = "double") -> str:
-    return digests({node: ast_of for node, ast_of in named(code)})[name][0]
-
-
-def named(code: str) -> list[tuple[str, ast.AST]]:
-    return [
-        (getattr(node, "name", "LIMIT"), node)
-        for node in ast.parse(code).body
-        if not isinstance(node, ast.Import)
-    ]
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "exercises.py")
+        file.write_text(code, encoding="utf-8")
+        return digests(definitions(file))[name][0]
 
 
 class TestDigest:
@@ -143,6 +140,12 @@ class TestDigest:
         assert old in CODE
         assert digest(CODE.replace(old, new)) != digest(CODE)
 
+    def test_sees_what_is_imported_for_it_and_nothing_else(self):
+        code = "def double(x):\n    return math.pi * x\n"
+        plain = digest("import math\n" + code)
+        assert plain == digest("from torch import nn\nimport os, math\n" + code)
+        assert len({plain, digest(code), digest("import cmath as math\n" + code)}) == 3
+
     def test_of_what_calls_itself_ends(self):
         assert digest("def double(x):\n    return other(x)\ndef other(x):\n    return double(x)")
 
@@ -172,7 +175,7 @@ def test_the_tests_of_an_exercise_are_found_by_their_marks(toy):
 
 
 def test_results_of_earlier_versions_count_for_the_code_that_they_are_of(toy):
-    nodes = dict(named(CODE))
+    nodes = definitions(toy / "77_toy" / "exercises.py")
     code = {
         "double": hashlib.sha256(ast.dump(nodes["double"]).encode()).hexdigest(),
         "Doubler": "of other code",
