@@ -190,11 +190,12 @@ class Grades:
 
     def tried(self, item: pytest.Item, nextitem: pytest.Item | None, recorder: Recorder) -> "Trial":
         trial = self.trial = Trial(recorder)
+        style, self.config.option.tbstyle = self.config.option.tbstyle, "value"  # others take long
         try:
             item._initrequest()
             runtestprotocol(item, log=False, nextitem=nextitem)
         finally:
-            self.trial = None
+            self.trial, self.config.option.tbstyle = None, style
         return trial
 
     def place(self, folder: str, exercise: str) -> str:

@@ -132,10 +132,10 @@ class Lesson:
             if not self.ended:
                 self.press(key)
 
-    def go(self, place: Place) -> None:
+    def go(self, place: Place, saved: bool = False) -> None:
         self.at, self.answer, self.asks_reset = place, Answer(), False
         remember(self.root, lambda book: book.update(at=".".join(place)))
-        self.test()
+        self.test(saved)
         self.show()
 
     def saved(self) -> None:
@@ -145,12 +145,12 @@ class Lesson:
         changed = [p for p in changed if before[p] != self.exercises[p].code]
         self.news = []
         if changed and self.at not in changed:
-            self.go(changed[0])
+            self.go(changed[0], saved=True)
         else:
             self.test(saved=True)
 
     def test(self, saved: bool = False) -> None:
-        """Run what they are at, what it calls, and what is untested since a change beside it."""
+        """Run what they are at and what it calls; without hurry also what else is untested."""
         self.stop()
         here = self.exercises.get(self.at)
         if here is not None and here.state == "solved" and not saved:
@@ -160,7 +160,7 @@ class Lesson:
         names = set() if stub else {name}
         for (where, other), exercise in self.exercises.items():
             called = here is not None and other in here.uses and exercise.state == "begun"
-            if where == folder and (called or exercise.untested):
+            if where == folder and (called or exercise.untested and not saved):
                 names.add(other)
         if names & set(graded(self.root, folder)):
             self.run, self.late = Run(self.root, {folder: names}, self.width), False
@@ -228,10 +228,9 @@ class Lesson:
         return wrapped(next_hint(self.root, *self.at), self.width)
 
     def traceback(self) -> list[str]:
-        traceback = "\n".join(self.answer.traceback).splitlines()
-        if not (self.answer.block or traceback):
-            return ["There is none: no test of it has failed since it was last run."]
-        return [*self.answer.block, "", *traceback]
+        if not self.answer.traceback:
+            return ["  There is none: none of its tests has failed when they last ran."]
+        return [*self.answer.block, "", *self.answer.traceback]
 
     def listing(self) -> list[str]:
         lines, here = [], self.folders.index(self.at[0])

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import defaultdict
+import traceback
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -40,7 +40,6 @@ class Listener:
     def __init__(self, root: Path, wanted: Wanted):
         self.root, self.wanted = root, wanted
         self.grades: Grades | None = None
-        self.tracebacks: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.ungraded: dict[str, None] = {}
         self.broken = ""
 
@@ -62,13 +61,8 @@ class Listener:
             self.broken = self.broken or report.longreprtext
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        told = dict(report.user_properties)
-        if "graded" not in told:
-            return
-        folder, exercise, _, right = told["graded"]
-        if report.failed:
-            self.tracebacks[folder, exercise].append(report.longreprtext)
-        elif report.skipped and right is None:
+        graded = dict(report.user_properties).get("graded")
+        if graded and graded[-1] is None and report.skipped:
             self.ungraded[str(report.longrepr[2]).removeprefix("Skipped: ")] = None
 
 
@@ -78,7 +72,7 @@ def run(root: Path, wanted: Wanted, width: int) -> Answer:
     files = sorted({str(root / test.partition("::")[0]) for test in tests})
     listener, said = Listener(root, wanted), io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
-        status = pytest.main(["-q", "--tb=short", f"--rootdir={root}", *files], plugins=[listener])
+        status = pytest.main(["-q", "--tb=no", f"--rootdir={root}", *files], plugins=[listener])
     answer = Answer(ungraded=list(listener.ungraded), broken=listener.broken)
     if listener.grades is None or status not in (0, 1, 5):
         answer.broken = answer.broken or said.getvalue().strip()
@@ -91,10 +85,20 @@ def run(root: Path, wanted: Wanted, width: int) -> Answer:
         if not block.waits_for:
             answer.first = key
             _, _, *answer.block = render([block], width, root)  # below its name
-            shown = block.failures.index(block.shown)
-            answer.traceback = listener.tracebacks[key][shown:][:1]
+            answer.traceback = within_the_course(block.shown.error, root)
             break
     return answer
+
+
+def within_the_course(error: BaseException, root: Path) -> list[str]:
+    """A traceback, of which only the steps in the course's own modules are told."""
+    lines = []
+    for step in traceback.extract_tb(error.__traceback__):
+        file = Path(step.filename).resolve()
+        if file.is_relative_to(root) and file.relative_to(root).parts[0][0].isdigit():
+            where = file.relative_to(root).as_posix()
+            lines += [f"{where}:{step.lineno}, in {step.name}", f"    {step.line}"]
+    return [*lines, *"".join(traceback.format_exception_only(error)).splitlines()]
 
 
 class Run:

@@ -128,6 +128,17 @@ def test_a_save_runs_what_is_called_and_wrong_too(course):
     assert lesson.run.names == {"attention_scores", "scaled_dot_product_attention"}
 
 
+def test_what_is_untested_since_a_change_beside_it_is_run_on_the_way(course):
+    for name in ("stable_softmax", "causal_mask", "attention_scores"):
+        course.write(name)
+        course.tested(name)
+    lesson = course.lesson()
+    course.write("attention_scores", extra="    pass\n")
+    course.write("scaled_dot_product_attention")
+    lesson.turn(saved=True)
+    assert lesson.run.names == {"scaled_dot_product_attention", "attention_scores"}
+
+
 def test_who_writes_another_exercise_is_there(course):
     lesson = course.lesson()
     course.write("causal_mask")
@@ -280,7 +291,7 @@ class TestScreen:
         course.tested("stable_softmax")
         lesson = course.lesson(interactive=True)
         lesson.go((MODULE, name))
-        lesson.answer = Answer(block=["  a line"] * 15, traceback=["a line\n" * 40])
+        lesson.answer = Answer(block=["  a line"] * 15, traceback=["a line"] * 40)
         for key in ["x", *"hhhh", *"tttt", *"llll", "r", "n"]:
             lesson.press(key)
         screens = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).split("\x1b[2J\x1b[H")[1:]
@@ -293,7 +304,7 @@ class TestScreen:
     def test_what_is_longer_is_turned_like_pages(self, course, capsys, monkeypatch):
         monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
         lesson = course.lesson(interactive=True)
-        lesson.answer = Answer(traceback=["\n".join(map(str, range(60)))])
+        lesson.answer = Answer(traceback=[*map(str, range(60))])
         seen = ""
         for _ in range(5):
             lesson.press("t")
