@@ -307,7 +307,7 @@ class Lesson:
         top += [*self.title(), ""]
         if not self.interactive:
             self.print([*(top[2:] if self.news or self.shown != self.at else []), *body, ""])
-            self.shown = self.at
+            self.shown, self.news = self.at, []
             return
         room = max(3, shutil.get_terminal_size().lines - len(top) - 2)
         if len(body) > room:
@@ -349,10 +349,10 @@ class Lesson:
             return self.answer.broken.splitlines()[-12:]
         if exercise is None and definitions(self.root / folder / "exercises.py"):
             return [f"  {folder}/exercises.py has no {name}; r puts the stub back"]
-        if self.answer.ungraded:
-            return wrapped("\n".join(self.answer.ungraded[:3]), self.width)
         if exercise is not None and exercise.stub:
             return asks(self.root, folder, name, self.width)
+        if self.answer.ungraded:
+            return wrapped("\n".join(self.answer.ungraded[:3]), self.width)
         if self.solved(self.at):
             return [f"  solved; compare with {solution(self.root, folder, name)}"]
         return ["  running its tests ..." if self.run else f"  begun{outcome(exercise)}"]
