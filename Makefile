@@ -3,7 +3,7 @@ NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
 FITS = $(shell $(1) -c '$(NEEDED)' 2>/dev/null && echo $(1))
 PYTHON ?= $(firstword $(foreach minor,3 3.13 3.12 3.11 3.10,$(call FITS,python$(minor))) python3)
 
-.PHONY: train sample test watch notebooks
+.PHONY: train sample test learn notebooks stubs
 
 train: .venv/learner
 	.venv/bin/tiny-transformer train
@@ -14,11 +14,14 @@ sample: .venv/learner
 test: .venv/developer
 	.venv/bin/pytest
 
-watch: .venv/learner
-	.venv/bin/python -m tiny_transformer.setup.grading.watch --exitfirst
+learn: .venv/learner
+	.venv/bin/tiny-transformer learn
 
 notebooks: .venv/developer
 	.venv/bin/python .ci/notebooks.py
+
+stubs: .venv/learner
+	.venv/bin/python -m tiny_transformer.setup.grading.reset
 
 .venv/learner: pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEEDED)'

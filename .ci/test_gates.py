@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from tiny_transformer.setup.grading.diagnosis import misconceptions
-from tiny_transformer.setup.grading.progress import folders, read_exercises
+from tiny_transformer.setup.grading.progress import FILE, folders, read_exercises
+from tiny_transformer.setup.grading.reset import stubs_of
 
 ROOT = Path(__file__).parents[1]
 ALL = folders(ROOT)
@@ -33,6 +34,17 @@ def load(folder: str, part: str) -> object:
 @pytest.mark.parametrize("folder", ALL)
 def test_no_stub_was_committed_solved(folder):
     assert all(exercise.stub for exercise in read_exercises(ROOT, folder, {}))
+
+
+@pytest.mark.parametrize("folder", ALL)
+def test_the_copy_of_the_stubs_is_that_of_the_exercises(folder):
+    exercises = (ROOT / folder / "exercises.py").read_text(encoding="utf-8")
+    assert stubs_of(ROOT, folder).read_text(encoding="utf-8") == exercises, "run make stubs"
+
+
+def test_no_progress_was_committed():
+    known = subprocess.check_output(["git", "ls-files", FILE.as_posix()], cwd=ROOT)
+    assert known == b""
 
 
 @pytest.mark.parametrize("folder", ALL)
@@ -120,7 +132,7 @@ def course(tmp_path):
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT
     )
     for name in filter(None, files.decode().split("\0")):
-        if (ROOT / name).exists():
+        if (ROOT / name).exists() and name != FILE.as_posix():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
     links = tmp_path / ".links" / "tiny_transformer"
@@ -182,7 +194,7 @@ def test_the_solved_set_passes_everything_and_trains(course):
     assert graded.returncode == 0, graded.stdout
     assert "skipped" not in graded.stdout.splitlines()[-1].replace("1 skipped", "")  # a GPU's test
     progress = run("tiny_transformer.capstone", "progress").stdout
-    assert re.findall(r"(\d+) begun, +(\d+) not started", progress) == [("0", "0")] * len(ALL)
+    assert re.findall(r"(\d+) begun, (\d+) not started", progress) == [("0", "0")] * len(ALL)
     losses = []
     for name, option in (("reference", []), ("mine", ["--mine"])):
         trained = run(
@@ -199,29 +211,85 @@ def test_a_half_solved_set_is_told_as_it_is(course):
     solve(root, *ALL[:2])
     run("pytest", "-q", *ALL[:3])
     lines = run("tiny_transformer.capstone", "progress").stdout.splitlines()
-    assert [line.split()[1] for line in lines] == ["7", "5", *["0"] * 8]
-    assert "next: 02_multihead/exercises.py" in lines[2]
+    assert [line.split()[2] for line in lines[:-1]] == ["7", "5", *["0"] * 8]
+    assert lines[-1].startswith("next: 02_multihead/exercises.py")
     trained = run("tiny_transformer.capstone", "train", "--preset", "smoke", "--mine")
     assert trained.returncode == 0, trained.stderr
-    assert re.findall(r"^(\S+) +yours", trained.stderr, re.M) == ALL[:2]
-    assert re.findall(r"^(\S+) +reference", trained.stderr, re.M) == ALL[2:]
+    assert {*re.findall(r"^(\S+) +yours", trained.stderr, re.M)} == {*ALL[:2]}
+    assert {*re.findall(r"^(\S+) +reference", trained.stderr, re.M)} == {*ALL[2:]}
 
 
-def test_a_planted_mistake_is_diagnosed_and_stops_a_run(course):
+def plant(course: Path) -> str:
+    """Let attention's scores be unscaled; returns what is said of it."""
+    file = course / "01_attention" / "exercises.py"
+    text = file.read_text(encoding="utf-8")
+    assert " * d_k**-0.5" in text
+    file.write_text(text.replace(" * d_k**-0.5", ""), encoding="utf-8")
+    return "The scores are not scaled"
+
+
+def test_a_planted_mistake_stops_a_run_with_its_diagnosis(course):
     root, run = course
     solve(root, *ALL)
-    file = root / "01_attention" / "exercises.py"
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace(" * d_k**-0.5", ""), encoding="utf-8")
-    told = "The scores are not scaled"
-    graded = run("pytest", "-q", "01_attention")
-    assert graded.returncode == 1
-    assert graded.stdout.index(told) < graded.stdout.index("Traceback")
+    told = plant(root)
     trained = run("tiny_transformer.capstone", "train", "--preset", "smoke", "--mine")
     assert trained.returncode == 1
     assert told in trained.stderr and "attention_scores" in trained.stderr
     assert "Traceback" not in trained.stderr
     assert not (root / "runs").exists()
+
+
+def test_a_planted_mistake_that_the_tests_have_told_is_the_reference_in_a_run(course):
+    root, run = course
+    solve(root, *ALL)
+    told = plant(root)
+    graded = run("pytest", "-q", "01_attention")
+    assert graded.returncode == 1 and told in graded.stdout
+    trained = run("tiny_transformer.capstone", "train", "--preset", "smoke", "--mine")
+    assert trained.returncode == 0, trained.stderr
+    assert re.search(
+        r"attention_scores is the reference here: \d+ of its \d+ tests", trained.stderr
+    )
+
+
+def test_check_tells_what_is_wrong_by_its_exit_status_too(course):
+    root, run = course
+    capstone = "tiny_transformer.capstone"
+    solve(root, "00_setup", "01_attention")
+    told = plant(root)
+    checked = run(capstone, "check")
+    assert checked.returncode == 1 and told in checked.stdout
+    assert "01_attention          [##+" in checked.stdout
+    assert "Traceback" not in checked.stdout and checked.stderr == ""
+    assert max(map(len, checked.stdout.splitlines())) <= 80
+    assert run(capstone, "check", "00").returncode == 0
+    assert run(capstone, "reset", "attention_scores").returncode == 0
+    assert "attention_scores" in run(capstone, "progress").stdout.splitlines()[-1]
+    assert run(capstone, "check", "00_setup").returncode == 0
+
+
+def test_learn_without_a_terminal_prints_what_each_save_brings(course):
+    root, _ = course
+    environment = {**os.environ, "PYTHONPATH": str(root / ".links"), "PYTHONUNBUFFERED": "1"}
+    learning = subprocess.Popen(
+        [sys.executable, "-m", "tiny_transformer.capstone", "learn", "01_attention"],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        assert any("Turn scores into" in line for line in learning.stdout)
+        solve(root, "01_attention")
+        told = plant(root)
+        assert any(told in line for line in learning.stdout)
+        solve(root, "01_attention")
+        assert any("attention_scores is solved" in line for line in learning.stdout)
+        assert "You have built" in learning.stdout.read()
+        assert learning.wait() == 0
+    finally:
+        learning.kill()
 
 
 def test_a_file_with_a_syntax_error_stops_a_run_in_one_sentence(course):

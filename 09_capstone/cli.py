@@ -33,7 +33,7 @@ from tiny_transformer.engineering.speed import packed
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.device import choose_device
-from tiny_transformer.setup.grading.progress import folders, read_results, summary
+from tiny_transformer.setup.grading.commands import Check, Hint, Learn, Progress, Reset
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
@@ -308,17 +308,6 @@ class Verify:
         return 0 if verify(chosen(self.run)) else 1
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Print how far you are: every module's exercises, by your code and its last tests."""
-
-    def __call__(self) -> int:
-        results = read_results(ROOT)
-        for folder in folders(ROOT):
-            print(summary(ROOT, folder, results))
-        return 0
-
-
 @contextmanager
 def exercises(
     config: RunConfig, needed: list[doors.Door], rehearsal: Callable[[], Any]
@@ -342,6 +331,10 @@ def parse(args: list[str]) -> Callable[..., int]:
             | Annotated[Gallery, tyro.conf.subcommand("gallery")]
             | Annotated[Export, tyro.conf.subcommand("export")]
             | Annotated[Verify, tyro.conf.subcommand("verify")]
+            | Annotated[Learn, tyro.conf.subcommand("learn")]
+            | Annotated[Hint, tyro.conf.subcommand("hint")]
+            | Annotated[Reset, tyro.conf.subcommand("reset")]
+            | Annotated[Check, tyro.conf.subcommand("check")]
             | Annotated[Progress, tyro.conf.subcommand("progress")],
             prog="tiny-transformer",
             args=args,

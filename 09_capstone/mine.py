@@ -35,7 +35,12 @@ from tiny_transformer.sampling.speculative import generate_ahead
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.setup.grading.diagnosis import diagnose, why_broken
 from tiny_transformer.setup.grading.doors import takes
-from tiny_transformer.setup.grading.progress import definitions, folders, read_exercises
+from tiny_transformer.setup.grading.progress import (
+    definitions,
+    folders,
+    read_exercises,
+    read_results,
+)
 from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import AdamW, fused_adamw
@@ -70,6 +75,8 @@ class Part:
     ours: Any
     yours: Any
     started: bool
+    failed: int  # of its tests, when they last ran on this very code
+    tests: int
     used: bool | None = None  # in the rehearsal, if there was one
 
     @property
@@ -87,8 +94,8 @@ def your_parts(
 ) -> Iterator[str]:
     """Put each exercise that is started in the place of its reference; yields a table of them.
 
-    What does not do what is `needed` is left out. The table says so, and what the `rehearsal`,
-    which comes first, had a use for.
+    What its last tests called wrong, or what does not do what is `needed`, is left out. The table
+    says so, and what the `rehearsal`, which comes first, had a use for.
 
     Raises:
         ValueError: with the diagnosis of the first exercise that is wrong, before anything starts.
@@ -96,7 +103,8 @@ def your_parts(
     """
     config = config or RunConfig(device="cpu")
     parts = find_parts()
-    notes = close_doors(parts, needed)
+    notes = [told_by_its_tests(part) for part in parts if part.failed]
+    notes += close_doors(parts, needed)
     swaps = {part.ours: fitted(part.ours, part.yours) for part in parts if part.started}
     if AdamW in swaps:
         swaps[fused_adamw] = swaps[AdamW]
@@ -125,7 +133,7 @@ def your_parts(
 
 
 def find_parts() -> list[Part]:
-    parts = []
+    parts, results = [], read_results(ROOT)
     for folder in folders(ROOT):
         topic, file = folder.split("_", 1)[1], f"{folder}/exercises.py"
         reference = importlib.import_module(f"tiny_transformer.{topic}.reference")
@@ -134,11 +142,12 @@ def find_parts() -> list[Part]:
         except Exception as error:
             raise ValueError(why_broken(error, ROOT, file)) from error
         nodes = definitions(ROOT / file)
-        for exercise in read_exercises(ROOT, folder, {}):
+        for exercise in read_exercises(ROOT, folder, results):
             node, yours = nodes[exercise.name], getattr(exercises, exercise.name)
             first = min(part.lineno for part in (node, *node.decorator_list))
             where = f"{file}:{exercise.line}"
-            started = not exercise.stub and is_right(topic, exercise.name, yours, where)
+            started = not exercise.stub and not exercise.failed
+            started = started and is_right(topic, exercise.name, yours, where)
             ours = getattr(reference, exercise.name)
             lines = range(first, node.end_lineno + 1)
             parts.append(
@@ -150,9 +159,16 @@ def find_parts() -> list[Part]:
                     ours=ours,
                     yours=yours,
                     started=started,
+                    failed=exercise.failed,
+                    tests=exercise.tests,
                 )
             )
     return parts
+
+
+def told_by_its_tests(part: Part) -> str:
+    many = f"{part.failed} of its {part.tests} tests {'fails' if part.failed == 1 else 'fail'}"
+    return f"{part.name} is the reference here: {many} on yours"
 
 
 def is_right(topic: str, name: str, yours: Callable, where: str) -> bool:

@@ -46,7 +46,7 @@ class Grades:
     def __init__(self, root: Path, config: pytest.Config) -> None:
         self.root = root
         self.config = config
-        self.tests: dict[tuple[str, str], dict[str, bool | None]] = defaultdict(dict)
+        self.tests: dict[tuple[str, str], dict[str, list[bool | None]]] = defaultdict(dict)
         self.broken: set[str] = set()  # topics whose exercises.py cannot be imported
         self.endless: set[tuple[str, str]] = set()  # exercises that were stopped
         self.blocks: dict[tuple[str, str], Block] = {}
@@ -58,11 +58,14 @@ class Grades:
         if "impl" not in metafunc.fixturenames:
             return
         test = metafunc.definition
-        self.tests[folder_of(test.path, self.root), exercise_of(test)][test.nodeid] = (
-            None  # not yet
-        )
+        self.tests[folder_of(test.path, self.root), exercise_of(test)][test.nodeid] = []
         yours = pytest.param("exercises", marks=pytest.mark.timeout(SECONDS))
         metafunc.parametrize("impl", ["reference", yours], indirect=True)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """`pytest -k causal_mask` selects an exercise by its name."""
+        if (marker := item.get_closest_marker("exercise")) is not None:
+            item.extra_keyword_matches.add(marker.args[0])
 
     @pytest.fixture
     def impl(self, request: pytest.FixtureRequest) -> ModuleType:
@@ -119,7 +122,8 @@ class Grades:
             self.failed[item.nodeid] = call.excinfo
             report.user_properties.append(("yours", True))
         if report.when == "call" or not report.passed:
-            right = report.passed or report.skipped and (door or elsewhere)
+            unrun = (stub or report.skipped) and not (door or elsewhere)
+            right = None if unrun else not report.failed
             graded = folder_of(item.path, self.root), exercise, item.nodeid.split("[")[0], right
             report.user_properties.append(("graded", graded))
         return report
@@ -212,11 +216,12 @@ class Grades:
 
     def tried(self, item: pytest.Item, nextitem: pytest.Item | None, recorder: Recorder) -> "Trial":
         trial = self.trial = Trial(recorder)
+        style, self.config.option.tbstyle = self.config.option.tbstyle, "value"  # others take long
         try:
             item._initrequest()
             runtestprotocol(item, log=False, nextitem=nextitem)
         finally:
-            self.trial = None
+            self.trial, self.config.option.tbstyle = None, style
         return trial
 
     def place(self, folder: str, exercise: str) -> str:
@@ -227,8 +232,7 @@ class Grades:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if graded := dict(report.user_properties).get("graded"):
             folder, exercise, test, right = graded
-            tests = self.tests[folder, exercise]
-            tests[test] = right and tests.get(test) is not False
+            self.tests[folder, exercise].setdefault(test, []).append(right)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
@@ -240,11 +244,11 @@ class Grades:
         before = progress.read_results(self.root)
         results = progress.merged(self.root, before, self.tests)
         if self.config.pluginmanager.has_plugin("cacheprovider"):  # else nothing is remembered
-            self.config.cache.set("course/results", results)
+            progress.remember(self.root, lambda book: book.update(results=results))
         folders = sorted({folder for folder, _ in self.tests})
         terminalreporter.section("Progress")
-        for folder in folders:
-            terminalreporter.write_line(progress.summary(self.root, folder, results))
+        for line in progress.report(self.root, folders, results):
+            terminalreporter.write_line(line)
         for line in progress.to_compare(self.root, folders, before, results):
             terminalreporter.write_line(line)
 

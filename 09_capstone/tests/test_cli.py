@@ -193,6 +193,10 @@ CASES = [
         for command in COMMANDS[:3]  # verify has a table to say it in
     ),
     (["progress", "--fast"], "--fast"),
+    (["hint", "casual_mask"], "did you mean causal_mask?"),
+    (["reset", "gellu"], "did you mean gelu?"),
+    (["check", "01_atention"], "did you mean 01_attention?"),
+    (["learn", "causal_mask"], "no module is called causal_mask"),
     (["verify"], "tiny-transformer train"),
     (["gallery"], "tiny-transformer train"),
     (["train", "--resume"], "tiny-transformer train"),

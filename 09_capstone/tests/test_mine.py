@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import random
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from tiny_transformer.engineering import speed
 from tiny_transformer.engineering.config import PRESETS, RunConfig, write_config
 from tiny_transformer.engineering.reference import load_checkpoint, override
 from tiny_transformer.sampling import reference as sampling
-from tiny_transformer.setup.grading.progress import folders
+from tiny_transformer.setup.grading.progress import folders, graded, read_exercises, remember
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
 
@@ -324,6 +325,41 @@ def test_a_wrong_exercise_stops_with_its_diagnosis(solve, folder, right, wrong, 
         with mine.your_parts():
             pass
     assert told in str(error.value)
+
+
+def failed(root: Path, folder: str, name: str, failures: int) -> str:
+    """Write down that so many tests of an exercise have failed on it, and say it."""
+    tests = graded(root, folder)[name]
+    code = next(e.code for e in read_exercises(root, folder, {}) if e.name == name)
+    result = {"code": code, "tests": {test: i >= failures for i, test in enumerate(tests)}}
+    remember(root, lambda book: book["results"].setdefault(folder, {}).update({name: result}))
+    return f"{failures} of its {len(tests)} tests fail"
+
+
+class TestWhatItsLastTestsCalledWrong:
+    """On plain input it is right: only its tests know better."""
+
+    def test_is_not_taken_and_the_table_says_how_many_failed(self, solve, tmp_path):
+        solve(["06_training"])
+        told = failed(tmp_path, "06_training", "AdamW", 2)
+        with mine.your_parts() as table:
+            pass
+        assert rows(table)["AdamW"] == "reference"
+        assert rows(table)["train_step"] == "yours"
+        assert notes(table) == f"AdamW is the reference here: {told} on yours"
+
+    @pytest.mark.parametrize(
+        "line, whose", [("    # another word\n", "reference"), ("    other = 1\n", "yours")]
+    )
+    def test_is_that_very_code_and_no_other(self, solve, tmp_path, line, whose):
+        solve(["06_training"])
+        failed(tmp_path, "06_training", "AdamW", 1)
+        file = tmp_path / "06_training" / "exercises.py"
+        text = re.sub(r"(class AdamW.*\n)", rf"\1{line}", file.read_text(encoding="utf-8"))
+        file.write_text(text, encoding="utf-8")
+        with mine.your_parts() as table:
+            pass
+        assert rows(table)["AdamW"] == whose
 
 
 def test_afterwards_the_references_stand_where_they_stood(solve, trusting):

@@ -1,6 +1,5 @@
 """The grading machinery, run by the course's conftest.py on a toy module of two exercises."""
 
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tiny_transformer.setup.grading import grades
-from tiny_transformer.setup.grading.progress import RESULTS, read_exercises, read_results
+from tiny_transformer.setup.grading.progress import FILE, read_results
 
 CONFTEST = Path(__file__).parents[3] / "conftest.py"
 
@@ -28,6 +27,7 @@ class Doubler:
     def __init__(self):
         raise NotImplementedError
 """
+SOLVED = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
 MISCONCEPTIONS = """
 from tiny_transformer.setup.grading.diagnosis import Misconception, probe
 
@@ -249,94 +249,85 @@ class TestProgress:
         return [line for line in output[start + 1 :] if line]
 
     def test_what_is_not_started_is_told_with_the_next_line_to_open(self, run):
-        line = self.lines(run())[0]
-        assert line.split() == (
-            "77_toy 0 solved, 0 begun, 2 not started next: 77_toy/exercises.py:2 double".split()
-        )
+        first, second, *_ = self.lines(run())
+        assert first == f"{'77_toy':22}[..]        0 solved, 0 begun, 2 not started"
+        assert second == "next: 77_toy/exercises.py:2 double"
 
     def test_what_is_solved_is_told_with_the_lines_of_the_reference(self, run):
-        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
-        first, second, *_ = self.lines(run(exercises=solved))
-        assert "1 solved,  0 begun,  1 not started   next: 77_toy/exercises.py:5 Doubler" in first
-        assert second == "double is solved; compare with 77_toy/reference.py:2-3"
+        first, second, third, *_ = self.lines(run(exercises=SOLVED))
+        assert "[#.]        1 solved, 0 begun, 1 not started" in first
+        assert second == "next: 77_toy/exercises.py:5 Doubler"
+        assert third == "double is solved; compare with 77_toy/reference.py:2-3"
+
+    def test_it_is_told_once(self, run):
+        run(exercises=SOLVED)
+        assert "compare with" not in "".join(self.lines(run(exercises=SOLVED)))
 
     def test_what_fails_is_begun(self, run):
         wrong = NOT_STARTED.replace("raise NotImplementedError", "return x", 1)
-        assert "0 solved,  1 begun" in self.lines(run(exercises=wrong))[0]
-        assert "double, 0 of 1 tests pass" in self.lines(run(exercises=wrong))[0]
+        for _ in range(2):
+            first, second, *_ = self.lines(run(exercises=wrong))
+            assert "[+.]        0 solved, 1 begun" in first
+            assert second.endswith("double, 0 of 1 tests pass")
+
+    def test_what_needs_a_stub_has_not_run(self, run, pytester):
+        begun = NOT_STARTED.replace("def __init__(self):", "def run(self, x):").replace(
+            " " * 8 + "raise NotImplementedError", " " * 8 + "return double(x)"
+        )
+        assert "0 solved, 1 begun" in self.lines(run(exercises=begun))[0]
+        assert read_results(pytester.path) == {}
 
     def test_a_run_of_some_tests_keeps_what_is_known_of_the_others(self, run):
-        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
         tests = TESTS.replace('"Doubler")', '"double")').replace(
             "impl.Doubler().run(3)", "impl.double(3)"
         )
-        files = {"exercises": solved, "tests/deep/test_toy": tests}
-        assert "0 solved,  1 begun" in self.lines(run("-k", "three", **files))[0]
-        assert "1 solved,  0 begun" in self.lines(run("-k", "doubles", **files))[0]
+        files = {"exercises": SOLVED, "tests/deep/test_toy": tests}
+        first, second, *_ = self.lines(run("-k", "three", **files))
+        assert "0 solved, 1 begun" in first
+        assert second.endswith("double, 1 of 2 tests pass, 1 did not run")
+        assert "1 solved, 0 begun" in self.lines(run("-k", "doubles", **files))[0]
+
+    def test_one_test_alone_does_not_solve_an_exercise(self, run):
+        tests = TESTS.replace('"Doubler")', '"double")').replace(
+            "impl.Doubler().run(3)", "impl.double(3)"
+        )
+        one = "77_toy/tests/deep/test_toy.py::test_three_becomes_six"
+        files = {"exercises": SOLVED, "tests/deep/test_toy": tests}
+        run("-k", "nothing", **files)
+        assert "0 solved, 1 begun" in self.lines(run(one, **files))[0]
 
     def test_results_of_other_code_do_not_count(self, run):
-        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
-        run(exercises=solved)
-        changed = solved.replace("x + x", "x * 2")
-        assert "0 solved,  1 begun" in self.lines(run("-k", "nothing", exercises=changed))[0]
+        run(exercises=SOLVED)
+        changed = SOLVED.replace("x + x", "x * 2")
+        first, second, *_ = self.lines(run("-k", "nothing", exercises=changed))
+        assert "0 solved, 1 begun" in first and second.endswith("double, untested")
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestCacheWarning")
+    def test_an_exercise_is_selected_by_its_name(self, run):
+        run("-k", "Doubler").assert_outcomes(passed=1, skipped=1, deselected=3)
+
+    def test_an_exercise_that_is_gone_is_missed_by_name(self, run):
+        lines = self.lines(run(exercises=SOLVED.replace("Doubler", "Renamed")))
+        assert "77_toy/exercises.py has no Doubler" in lines
+
     @pytest.mark.parametrize("damage", ["no:cacheprovider", "a file for the folder", "[]"])
     def test_a_run_that_cannot_remember_grades_all_the_same(self, run, pytester, damage):
-        cache = pytester.path / ".pytest_cache"
+        file = pytester.path / FILE
         if damage == "a file for the folder":
-            cache.write_bytes(b"")
+            file.parent.write_bytes(b"")
         elif damage == "[]":
-            (cache / "v" / "course").mkdir(parents=True)
-            (cache / "v" / "course" / "results").write_bytes(damage.encode())
-        solved = NOT_STARTED.replace("raise NotImplementedError", "return x + x", 1)
-        result = run(*(["-p", damage] if damage.startswith("no:") else []), exercises=solved)
-        assert "1 solved,  0 begun" in self.lines(result)[0]
+            file.parent.mkdir()
+            file.write_bytes(damage.encode())
+        result = run(*(["-p", damage] if damage.startswith("no:") else []), exercises=SOLVED)
+        assert "1 solved, 0 begun" in self.lines(result)[0]
         assert result.ret == pytest.ExitCode.OK
+
+    def test_where_nothing_is_begun_nothing_is_written(self, run, pytester):
+        run()
+        assert not (pytester.path / FILE).exists()
 
     def test_a_run_without_a_terminal_ends_as_it_should(self, run, pytester):
         pytester.makeini("[pytest]\naddopts = --import-mode=importlib")
         assert run("-p", "no:terminal").ret == pytest.ExitCode.OK
-
-
-RIGHT = {"77_toy": {"double": {"code": "0f", "tests": {"test_toy.py::test_three": True}}}}
-
-
-def results_in(folder, content: bytes | None):
-    file = folder / RESULTS
-    file.parent.mkdir(parents=True)
-    file.mkdir() if content is None else file.write_bytes(content)
-    return read_results(folder)
-
-
-def test_results_come_back_as_they_were_written(tmp_path):
-    assert results_in(tmp_path, json.dumps(RIGHT).encode()) == RIGHT
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b"x", b"null", b"[]", b"3", b"\xff\xfe", b"\x00"),
-        *(b'{"77_toy": []}', b'{"77_toy": {"double": []}}', b'{"77_toy": {"double": {}}}'),
-        json.dumps(RIGHT).replace("true", "1").encode(),
-        json.dumps(RIGHT).replace('"0f"', "null").encode(),
-        json.dumps(RIGHT | {"78_other": None}).encode(),
-        b'{"a":' * 100_000,
-        b"[" * 100_000,
-        b"1" * 10_000,  # more digits than Python turns into a number
-        None,  # a folder in its place
-    ],
-    ids=lambda content: repr(content)[:30],
-)
-def test_whatever_is_no_results_counts_as_none(tmp_path, content):
-    assert results_in(tmp_path, content) == {}
-
-
-@pytest.mark.parametrize("content", [b"\xff", b"\x00", b"def (", b"(" * 100_000])
-def test_exercises_that_cannot_be_read_are_none(tmp_path, content):
-    (tmp_path / "77_toy").mkdir()
-    (tmp_path / "77_toy" / "exercises.py").write_bytes(content)
-    assert read_exercises(tmp_path, "77_toy", {}) == []
 
 
 DOOR = (
@@ -368,16 +359,16 @@ class TestDoor:
     def test_an_exercise_is_solved_with_or_without_it(self, run, exercises, passed):
         result = run(exercises=exercises)
         result.assert_outcomes(passed=passed, skipped=7 - passed)
-        result.stdout.fnmatch_lines(["*1 solved,  0 begun,  1 not started*"])
+        result.stdout.fnmatch_lines(["*1 solved, 0 begun, 1 not started*"])
 
     def test_one_that_is_used_wrongly_is_not_solved(self, run):
         result = run(exercises=UNUSED.replace("x + x", "2 * x + times - 1"))
         result.assert_outcomes(passed=5, failed=1, skipped=1)
-        result.stdout.fnmatch_lines(["*0 solved,  1 begun*2 tests pass"])
+        result.stdout.fnmatch_lines(["*0 solved, 1 begun*", "*2 tests pass"])
 
     def test_the_rest_of_the_exercise_is_graded_all_the_same(self, run):
         result = run(exercises=UNUSED.replace("x + x", "3 * x"))
-        result.stdout.fnmatch_lines(["*0 solved,  1 begun*1 of 2 tests pass"])
+        result.stdout.fnmatch_lines(["*0 solved, 1 begun*", "*1 of 2 tests pass"])
 
     def test_grade_lets_it_be_unused(self, run):
         run("--grade", exercises=UNUSED).assert_outcomes(passed=5, failed=1, skipped=1)
