@@ -166,12 +166,15 @@ def with_text(config: RunConfig, path: Path, length: int) -> RunConfig:
 
 def cut_at(step: int, number: int, monkeypatch, train: Callable, *args: Any) -> None:
     """Interrupt a run while it takes a step."""
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, step, number)
-        try:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it would end pytest
+    try:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, step, number)
             train(*args)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
     pytest.fail(f"A run that was interrupted in step {step} must raise KeyboardInterrupt after it.")
 
 
