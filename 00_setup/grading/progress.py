@@ -164,19 +164,26 @@ def graded(root: Path, folder: str) -> dict[str, list[str]]:
 
 @cache
 def graded_in(text: str) -> list[tuple[str, str]]:
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:  # which pytest reports
+        return []
+    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+
     def found(body: Iterable[ast.AST], path: str, of: str | None) -> Iterator[tuple[str, str]]:
         for node in body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 exercise = marked(node) or of
                 if isinstance(node, ast.ClassDef):
-                    yield from found(node.body, f"{path}{node.name}::", exercise)
+                    bases = [
+                        classes[ast.unparse(b)] for b in node.bases if ast.unparse(b) in classes
+                    ]
+                    whole = [part for of in (*bases, node) for part in of.body]
+                    yield from found(whole, f"{path}{node.name}::", exercise)
                 elif exercise and node.name.startswith("test"):
                     yield exercise, path + node.name
 
-    try:
-        return list(found(ast.parse(text).body, "", None))
-    except SyntaxError:  # which pytest reports
-        return []
+    return list(dict.fromkeys(found(body, "", None)))
 
 
 def marked(node: ast.FunctionDef | ast.ClassDef) -> str | None:

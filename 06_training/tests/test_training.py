@@ -899,7 +899,7 @@ class TestTheLoop:
     def test_hands_every_setting_to_the_step(self, field, monkeypatch):
         seen = {}
 
-        def spy(model, optimizer, inputs, targets, max_norm, accumulate, bf16):
+        def spy(model, optimizer, inputs, targets, max_norm, accumulate, bf16, scaler):
             seen.update(batch_size=len(inputs), max_norm=max_norm, accumulate=accumulate, bf16=bf16)
 
         monkeypatch.setitem(training_steps.__globals__, "train_step", spy)

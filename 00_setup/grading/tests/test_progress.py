@@ -232,3 +232,15 @@ def test_every_line_fits_a_terminal(tmp_path, folder, passed):
     lines = report(tmp_path, [folder], results)
     assert max(map(len, lines)) <= progress.WIDTH
     assert ("next:" in "".join(lines)) == (passed < 100)
+
+
+def test_tests_that_a_class_inherits_are_its_exercise_s(tmp_path):
+    tests = tmp_path / "77_toy" / "tests"
+    tests.mkdir(parents=True)
+    (tmp_path / "77_toy" / "exercises.py").write_bytes(b"def double(x):\n    return x + x\n")
+    (tests / "test_toy.py").write_bytes(
+        b"import pytest\n\nclass Common:\n    def test_one(self, impl): pass\n\n"
+        b'@pytest.mark.exercise("double")\nclass TestDouble(Common):\n    name = "double"\n'
+    )
+    (exercise,) = read_exercises(tmp_path, "77_toy", {})
+    assert (exercise.name, exercise.tests) == ("double", 1)
