@@ -51,14 +51,14 @@ class Verdict:
         return "misleading" if self.misleading else "not enough" if self.missing else "true"
 
 
-def slips_of(folder: str) -> list[Slip]:
+def slips_of(folder: str, extra: bool) -> list[Slip]:
     file = Path(__file__).parent / "slips" / f"{folder[:2]}.py"
     if not file.exists():
         return []
     spec = importlib.util.spec_from_file_location(f"slips_{folder[:2]}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return [*module.SLIPS, *getattr(module, "EXTRA", ())]
+    return [*module.SLIPS, *(getattr(module, "EXTRA", ()) if extra else ())]
 
 
 def with_slip(answers: str, slip: Slip) -> str:
@@ -84,11 +84,12 @@ def source(code: str, part: ast.stmt) -> str:
     return "\n".join(code.splitlines()[first - 1 : part.end_lineno])
 
 
-def verdicts(folder: str, only: str = "") -> list[Verdict]:
+def verdicts(folder: str, only: str = "", extra: bool = True) -> list[Verdict]:
+    """What comes of each slip; the `extra` ones take as long again, and more."""
     found = []
 
     def grade_all(grader: Grader) -> None:
-        for slip in slips_of(folder):
+        for slip in slips_of(folder, extra):
             if re.search(only, f"{slip.exercise} {slip.name}"):
                 graded = grader.grade(slip.exercise, with_slip(solved(folder), slip))
                 found.append(Verdict(slip, graded.failed, graded.text, graded.seconds))

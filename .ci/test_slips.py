@@ -9,11 +9,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from one_session import FOLDERS
 from slips import verdicts
 
+from tiny_transformer.setup.grading import grades
+
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("module", FOLDERS)
-def test_every_slip_is_caught_and_told_truly_in_a_few_lines(module):
-    answers = list(verdicts(module))
+def test_every_slip_is_caught_and_told_truly_in_a_few_lines(module, monkeypatch):
+    monkeypatch.setattr(grades, "SECONDS", 6)  # two of them never end
+    answers = verdicts(module, extra=False)
     assert len(answers) > 10
     words = {f"{v.slip.exercise}: {v.slip.name}": v.word for v in answers}
     wrong = {"accepted", "refused", "misleading"}
