@@ -5,6 +5,7 @@ number of processes. PyTorch's DistributedDataParallel averages their gradients;
 must agree on goes through gloo, which notices at once when a process is gone.
 """
 
+import gc
 import hashlib
 import os
 import sys
@@ -181,6 +182,7 @@ def joined() -> Iterator[Processes]:
     # A day: the others wait while the first evaluates and saves.
     dist.init_process_group("gloo", timeout=timedelta(days=1))
     yield Processes(dist.get_rank(), count)
+    gc.collect()  # a model in a cycle of references would outlive the group whose threads it uses
     dist.destroy_process_group()
 
 

@@ -400,7 +400,11 @@ def test_ctrl_c_ends_the_command_in_silence_even_while_it_is_imported(monkeypatc
             return lambda: handlers.append(signal.getsignal(signal.SIGINT))
 
     monkeypatch.setitem(sys.modules, "tiny_transformer.capstone.cli", Slow("cli"))
-    __main__.main()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    try:
+        __main__.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert handlers[-2:] == [signal.SIG_DFL, signal.default_int_handler]
 
 
