@@ -84,7 +84,7 @@ def run(root: Path, wanted: Wanted, width: int) -> Answer:
     for key, block in zip(keys, blocks, strict=True):
         if not block.waits_for:
             answer.first = key
-            _, _, *answer.block = render([block], width, root)  # below its name
+            _, *answer.block = render([block], width, root)  # below its name
             answer.traceback = within_the_course(block.shown.error, root)
             break
     return answer
