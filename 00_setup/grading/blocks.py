@@ -42,9 +42,7 @@ class Failure:
 
     @property
     def rank(self) -> int:
-        if self.hint:
-            return 0
-        if self.nothing:
+        if self.hint or self.nothing:
             return 0
         if isinstance(self.error, WrongExample):
             return 3
@@ -86,18 +84,16 @@ def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
             failure.nothing = nothing
         if i:
             yield ""
+        yield f"{block.name}  {block.place}"
         if block.waits_for:
-            yield f"{block.name}  {block.place}"
             waits = f"waits for {block.waits_for}, which it calls and which is not right yet"
             yield from indented([waits], width)
             continue
         told += 1
         count = len(block.failures)
         if told > WHOLE:
-            yield f"{block.name}  {block.place}"
             yield f"  {count} of its tests {'fails' if count == 1 else 'fail'}"
             continue
-        yield f"{block.name}  {block.place}"
         yield from indented(lines_of(block.shown, root), width)
         more = count - 1
         ending = f"In the test: {block.shown.test}."
