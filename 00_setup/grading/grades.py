@@ -12,6 +12,7 @@ import io
 import re
 import shutil
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -98,6 +99,11 @@ class Grades:
         return module
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Any:
+        with only_ctrl_c():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo
     ) -> pytest.TestReport:
@@ -158,17 +164,16 @@ class Grades:
         module = importlib.util.find_spec(f"tiny_transformer.{topic}.exercises")
         if failure.hint or block.seconds > PATIENCE or module is None or topic in self.broken:
             return
-        block.begun = time.monotonic()
+        begun = time.monotonic()
         yours = importlib.import_module(f"tiny_transformer.{topic}.exercises")
         reference = importlib.import_module(f"tiny_transformer.{topic}.reference")
-        self.compare(item, nextitem, block, failure, yours, reference)
-        block.seconds += time.monotonic() - block.begun
+        self.compare(item, nextitem, failure, yours, reference)
+        block.seconds += time.monotonic() - begun
 
     def compare(
         self,
         item: pytest.Item,
         nextitem: pytest.Item | None,
-        block: Block,
         failure: Failure,
         yours: ModuleType,
         reference: ModuleType,
@@ -181,38 +186,24 @@ class Grades:
         failure.yours, failure.ours = again.recorder.calls, right.recorder.calls
         if again.error is None or right.error is not None:
             return
-        for index, bug in enumerate(misconceptions(topic)):
-            if bug.exercise != exercise or index in block.ruled_out:
-                continue
-            if block.seconds + time.monotonic() - block.begun > PATIENCE:
-                break
+        for bug in self.alike(topic, exercise, yours):
             planted = SimpleNamespace(**{**vars(reference), exercise: bug.wrong})
             recorder = Recorder(planted, exercise, methods, again.recorder)
             if again.tells_as(self.tried(item, nextitem, recorder)):
-                block.agreeing.setdefault(index, []).append(failure)
-            elif not self.alike(topic, bug, yours):
-                block.ruled_out.add(index)
-                block.agreeing.pop(index, None)
-        block.examined += 1
-        self.name_the_mistake(block, topic, yours)
-
-    def name_the_mistake(self, block: Block, topic: str, yours: ModuleType) -> None:
-        """Where a known mistake answers as you do: on plain input too, or in all that was tried."""
-        for failure in block.failures:
-            failure.hint = None
-        for index, agreeing in block.agreeing.items():
-            bug = misconceptions(topic)[index]
-            if self.alike(topic, bug, yours) or len(agreeing) == block.examined > 1:
-                agreeing[0].hint = bug.hint
+                failure.hint = bug.hint
                 return
 
-    def alike(self, topic: str, bug: Misconception, yours: ModuleType) -> bool:
-        """Whether it is this mistake on plain input too."""
-        attempt = getattr(yours, bug.exercise)
+    def alike(self, topic: str, exercise: str, yours: ModuleType) -> list[Misconception]:
+        """The known mistakes that give on plain input what this exercise gives."""
+        attempt = getattr(yours, exercise)
         if attempt not in self.on_plain_input:
-            with suppress(Exception, pytest.fail.Exception), redirect_stdout(io.StringIO()):
-                self.on_plain_input[attempt] = diagnose(topic, bug.exercise, attempt)
-        return self.on_plain_input.setdefault(attempt, None) == bug.hint
+            quiet = redirect_stdout(io.StringIO())
+            with suppress(Exception, pytest.fail.Exception), quiet, only_ctrl_c():
+                self.on_plain_input[attempt] = diagnose(topic, exercise, attempt)
+        hint = self.on_plain_input.setdefault(attempt, None)
+        return [
+            bug for bug in misconceptions(topic) if (bug.exercise, bug.hint) == (exercise, hint)
+        ]
 
     def tried(self, item: pytest.Item, nextitem: pytest.Item | None, recorder: Recorder) -> "Trial":
         trial = self.trial = Trial(recorder)
@@ -284,6 +275,19 @@ class Grades:
 
 def properties(report: Any) -> list[tuple[str, Any]]:
     return getattr(report, "user_properties", [])  # those of collecting have none
+
+
+@contextmanager
+def only_ctrl_c() -> Iterator[None]:
+    """Makes a KeyboardInterrupt that an exercise raises a failure like others."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(last.filename).name != "exercises.py" or not last.line.startswith("raise"):
+            raise
+        told = RuntimeError("it raised KeyboardInterrupt, which got out")
+        raise told.with_traceback(error.__traceback__) from None
 
 
 class Trial:

@@ -242,6 +242,12 @@ def test_an_endless_loop_is_stopped_and_not_entered_again(run, monkeypatch):
     result.stdout.fnmatch_lines(["  Your double has not ended within 1 s.*"])
 
 
+def test_a_keyboard_interrupt_that_an_exercise_raises_fails_its_test(run):
+    result = run(exercises=SOLVED.replace("return x + x", "raise KeyboardInterrupt"))
+    assert "it raised KeyboardInterrupt" in result.stdout.str()
+    assert result.parseoutcomes()["failed"] == 1
+
+
 class TestProgress:
     def lines(self, result):
         output = result.stdout.lines
