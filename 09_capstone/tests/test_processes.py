@@ -1,40 +1,25 @@
 """Module 09: a run of two processes is the run of one, whatever becomes of the processes."""
 
+import multiprocessing
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tiny_transformer.capstone.cli import main
 from tiny_transformer.capstone.reference import load_run, train
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.processes import Processes
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint
 from tiny_transformer.training import reference as training
-
-# The command line, in which process 1 gets a signal while it takes its step number N.
-SIGNALED = """
-import os, sys
-from tiny_transformer.capstone.cli import main
-from tiny_transformer.training import reference as training
-
-def get_batch(*args):
-    taken.append(args)
-    if os.environ["RANK"] == "1" and len(taken) == step:
-        os.kill(os.getpid(), number)
-    return original(*args)
-
-original, taken = training.get_batch, []
-step, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-training.get_batch = get_batch
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,36 +41,86 @@ def alone(config, tmp_path_factory) -> Path:
     return out
 
 
-def start(folder: Path, *options: object) -> subprocess.Popen:
-    """Start torchrun, which works in `folder`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *map(str, options)],
-        cwd=folder,
+def torchrun(*program: object) -> tuple[int, str]:
+    """Two processes on one machine: exit status and what they printed."""
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + [*map(str, program)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in conftest.py
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
+    return run.returncode, run.stdout
 
 
-def torchrun(*program: object) -> tuple[int, str]:
-    """Two processes on one machine: exit status and what they printed."""
-    run = start(Path.cwd(), "--standalone", "--nproc-per-node", 2, *program)
-    printed, _ = run.communicate()
-    return run.returncode, printed
+def signal_one_of_two(
+    step: int, number: signal.Signals, command: Sequence[object], *folders: Path
+) -> list[tuple[int | None, str]]:
+    """The command in two processes, each in its folder, of which 1 gets a signal in its `step`.
 
-
-def two_machines(folders: list[Path], *program: object) -> list[tuple[int, str]]:
-    """A process on each of two machines, which see nothing of each other's folders."""
+    They are begun as torchrun does it, but without the seconds in which each imports PyTorch.
+    Exit status of both, and what they printed.
+    """
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
-    place = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "localhost")
+    how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    words, here = [str(word) for word in command], 2 // len({*folders})
     runs = [
-        start(folder, *place, "--master-port", port, "--node-rank", rank, *program)
-        for rank, folder in enumerate(folders)
+        how.Process(target=process, args=(rank, here, port, folders[rank], words, step, number))
+        for rank in (0, 1)
     ]
-    printed = [run.communicate()[0] for run in runs]
-    return [(run.returncode, text) for run, text in zip(runs, printed, strict=True)]
+    for run in runs:
+        run.start()
+    runs[1].join()
+    if number == signal.SIGKILL:
+        runs[0].terminate()  # so torchrun does to the others of one that died
+    runs[0].join()
+    return [(run.exitcode, printed(folders[i], i).read_text()) for i, run in enumerate(runs)]
+
+
+def printed(folder: Path, rank: int) -> Path:
+    return folder / f".printed-by-{rank}"
+
+
+def process(
+    rank: int,
+    here: int,
+    port: int,
+    folder: Path,
+    command: list[str],
+    step: int,
+    number: signal.Signals,
+) -> None:
+    """What one of two processes does, of which as many as `here` are on its machine."""
+    os.chdir(folder)
+    sys.stdout = sys.stderr = open(printed(folder, rank), "w", encoding="utf-8")
+    os.environ.update(
+        TORCHELASTIC_RUN_ID="1",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank % here),
+        WORLD_SIZE="2",
+        LOCAL_WORLD_SIZE=str(here),
+        MASTER_ADDR="localhost",
+        MASTER_PORT=str(port),
+    )
+    if rank == 1:
+        training.get_batch = signaled(step, number)
+    sys.argv = ["tiny-transformer", *command]
+    main()
+
+
+def signaled(step: int, number: signal.Signals) -> Callable:
+    """A get_batch that gives its own process a signal at the call number `step`."""
+    original, taken = training.get_batch, []
+
+    def get_batch(*args):
+        taken.append(args)
+        if len(taken) == step:
+            os.kill(os.getpid(), number)
+        return original(*args)
+
+    return get_batch
 
 
 def options(config: RunConfig, out: Path) -> list[object]:
@@ -122,9 +157,8 @@ def test_two_processes_train_as_one_does(config, alone, tmp_path):
 
 
 def test_a_killed_process_ends_the_run_with_a_checkpoint(config, alone, tmp_path):
-    script, out = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(SIGNALED, encoding="utf-8")
-    status, printed = torchrun(script, 30, int(signal.SIGKILL), *options(config, out))
+    out, command = tmp_path / "run", options(config, tmp_path / "run")
+    (status, printed), _ = signal_one_of_two(30, signal.SIGKILL, command, tmp_path, tmp_path)
     assert status != 0
     assert "process 0 of 2 lost another one after step 29; to go on: torchrun" in printed
     assert f"-m tiny_transformer.capstone train --out {out} --resume\n" in printed
@@ -137,29 +171,20 @@ def test_a_killed_process_ends_the_run_with_a_checkpoint(config, alone, tmp_path
 def test_a_run_goes_on_on_two_machines_of_which_one_has_its_folder(
     config, alone, tmp_path, monkeypatch
 ):
-    script, out = tmp_path / "script.py", tmp_path / "one" / "run"
-    machines = [tmp_path / "one", tmp_path / "other"]
+    out, machines = tmp_path / "one" / "run", (tmp_path / "one", tmp_path / "other")
     for machine in machines:
         machine.mkdir()
-    script.write_text(SIGNALED, encoding="utf-8")
     with monkeypatch.context() as patch:
-        original, taken = training.get_batch, []
-
-        def get_batch(*args):
-            taken.append(args)
-            if len(taken) == 40:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(*args)
-
-        patch.setattr(training, "get_batch", get_batch)
+        patch.setattr(training, "get_batch", signaled(40, signal.SIGTERM))
         with pytest.raises(KeyboardInterrupt):
             train(config, out)
     # A signal to one process stops all of them after the same step.
-    command = (script, 20, int(signal.SIGTERM), "train", "--out", "run", "--resume")
-    (status, printed), (of_other, other_printed) = two_machines(machines, *command)
+    command = ("train", "--out", "run", "--resume")
+    ended = signal_one_of_two(20, signal.SIGTERM, command, *machines)
+    (status, printed), (of_other, other_printed) = ended
     assert status != 0 and of_other != 0
     assert "stopped; to go on: the same torchrun on every machine" in printed
-    assert "to go on" not in other_printed and os.listdir(machines[1]) == []
+    assert "to go on" not in other_printed and os.listdir(machines[1]) == [".printed-by-1"]
     assert load_checkpoint(out / "last")["step"] == 60
     train(config, out, resume=True)
     assert_is_the_run(out, alone)

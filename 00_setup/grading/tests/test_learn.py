@@ -287,7 +287,7 @@ class TestScreen:
     @pytest.mark.parametrize("name", NAMES)
     def test_everything_fits(self, course, capsys, monkeypatch, name, columns, lines):
         size = os.terminal_size((columns, lines))
-        monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: size)
         course.write("stable_softmax")
         course.tested("stable_softmax")
         lesson = course.lesson(interactive=True)
@@ -303,7 +303,7 @@ class TestScreen:
             assert max(map(len, screen.splitlines())) <= columns, screen
 
     def test_what_is_longer_is_turned_like_pages(self, course, capsys, monkeypatch):
-        monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
         lesson = course.lesson(interactive=True)
         lesson.answer = Answer(traceback=[*map(str, range(60))])
         seen = ""
