@@ -12,7 +12,7 @@ sample: .venv/learner
 	.venv/bin/tiny-transformer sample --run 09_capstone/pretrained --tokens 500
 
 test: .venv/developer
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto --dist loadfile
 
 learn: .venv/learner
 	.venv/bin/tiny-transformer learn

@@ -1,4 +1,4 @@
-"""The example in an exercise's docstring, run on whatever implements it.
+"""The example in an exercise's docstring, as the stub has it, run on whatever implements it.
 
 Numbers may differ in their last printed digit, and in how many are printed: right answers do.
 """
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from tiny_transformer.setup.grading.reset import ROOT, stubs_of
+
 
 class WrongExample(AssertionError):
     """A docstring's example gives something else."""
@@ -27,7 +29,7 @@ NUMBER = re.compile(r"(?<![\w.])(-?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf|nan))(?![\w.])
 def the_example_is_true(impl: Any, exercise: str) -> None:
     """Fail with the first line of the example that gives something else than stands there."""
     package = importlib.import_module(impl.__name__.rpartition(".")[0])
-    stub = Path(package.__path__[0]) / "exercises.py"
+    stub = stubs_of(ROOT, Path(package.__path__[0]).resolve().name)
     for docstring in docstrings(stub, exercise):
         names = {"torch": torch, **vars(importlib.import_module(f"{package.__name__}.reference"))}
         names |= imported(stub) | vars(impl)
@@ -44,15 +46,11 @@ def the_example_is_true(impl: Any, exercise: str) -> None:
 
 
 def docstrings(file: Path, exercise: str) -> list[str]:
-    """Those of a function, or of a class and its methods; none where the file cannot be read."""
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError):
-        return []
+    """Those of a function, or of a class and its methods."""
     kinds = ast.FunctionDef | ast.ClassDef
     return [
         ast.get_docstring(node) or ""
-        for part in tree.body
+        for part in ast.parse(file.read_text(encoding="utf-8")).body
         if isinstance(part, kinds) and part.name == exercise
         for node in ast.walk(part)
         if isinstance(node, kinds)

@@ -51,6 +51,7 @@ class Grades:
         self.broken: set[str] = set()  # topics whose exercises.py cannot be imported
         self.endless: set[tuple[str, str]] = set()  # exercises that were stopped
         self.blocks: dict[tuple[str, str], Block] = {}
+        self.told_by_others: list[str] = []  # by the processes of pytest-xdist
         self.failed: dict[str, pytest.ExceptionInfo] = {}  # by the id of the test
         self.trial: Trial | None = None
         self.on_plain_input: dict[Any, str | None] = {}  # what `diagnose` says of each exercise
@@ -256,17 +257,26 @@ class Grades:
         terminalreporter.stats.update({name: reports for name, reports in stats.items() if reports})
 
     def tell(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.blocks:
+        if not (lines := [*self.told_by_others, *self.told()]):
             return
+        terminalreporter.section("What is wrong")
+        for line in [*lines, "", "(with --tb=short also the tracebacks)"]:
+            terminalreporter.write_line(line)
+
+    def told(self) -> list[str]:
         blocks = [self.blocks[key] for key in sorted(self.blocks, key=self.in_course_order)]
         waiting(blocks, self.root)
         width = min(100, shutil.get_terminal_size().columns)
-        terminalreporter.section("What is wrong")
-        for line in render(blocks, width, self.root):
-            terminalreporter.write_line(line)
-        if any(block.failures for block in blocks):
-            terminalreporter.write_line("")
-            terminalreporter.write_line("(with --tb=short also the tracebacks)")
+        return list(render(blocks, width, self.root))
+
+    def pytest_sessionfinish(self) -> None:
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput["told"] = self.told()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A process of pytest-xdist, which had whole modules, has ended."""
+        self.told_by_others += getattr(node, "workeroutput", {}).get("told", [])
 
     def in_course_order(self, key: tuple[str, str]) -> tuple[str, int]:
         names = list(progress.definitions(self.root / key[0] / "exercises.py"))
