@@ -6,7 +6,13 @@ from pathlib import Path
 
 from tiny_transformer.capstone.session import flatten
 from tiny_transformer.engineering.config import ABOUT, PRESETS, RunConfig
-from tiny_transformer.setup.grading.progress import folders, read_exercises, read_results
+from tiny_transformer.setup.grading.progress import (
+    folders,
+    graded,
+    next_step,
+    read_exercises,
+    read_results,
+)
 from tiny_transformer.tiny_lm.reference import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,11 +37,15 @@ class Start:
 
     def __call__(self) -> int:
         results = read_results(ROOT)
-        every = [e for folder in folders(ROOT) for e in read_exercises(ROOT, folder, results)]
+        of = folders(ROOT)
+        every = [e for folder in of for e in read_exercises(ROOT, folder, results)]
         states = [exercise.state for exercise in every]
-        coming = next((exercise for exercise in every if exercise.state != "solved"), None)
-        lines = [f"{states.count('solved')} of {len(every)} exercises are solved."]
-        if coming:
+        number = sum(len(graded(ROOT, folder)) for folder in of)
+        lines = [f"{states.count('solved')} of {number} exercises are solved."]
+        coming = next_step(ROOT, of, results)
+        if isinstance(coming, str):
+            lines.append(coming)
+        elif coming:
             folder = Path(coming.file).parent
             way = "go on" if coming.state == "begun" else f"read {folder}/theory.md, write it"
             lines += [

@@ -32,7 +32,7 @@ TOLD_BY_TORCH = (
 class Failure:
     """A test that failed on an exercise, and what is known about it."""
 
-    test: str  # in words
+    test: str  # in words; none where no test could begin
     error: BaseException
     printed: str = ""
     hint: str | None = None  # of the misconception that gives the same in this test
@@ -92,10 +92,11 @@ def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
             continue
         yield from indented(lines_of(block.shown, root), width)
         more = count - 1
-        ending = f"In the test: {block.shown.test}."
+        ending = f"In the test: {block.shown.test}." if block.shown.test else ""
         if more:
             ending += f" {more} more of its tests {'fails' if more == 1 else 'fail'}."
-        yield from indented([ending], width)
+        if ending:
+            yield from indented([ending.strip()], width)
 
 
 def indented(lines: Iterable[str], width: int) -> Iterable[str]:

@@ -10,6 +10,7 @@ from tiny_transformer.setup.grading.names import find_exercise, find_module
 from tiny_transformer.setup.grading.progress import (
     folders,
     graded,
+    lost,
     read_exercises,
     read_results,
     report,
@@ -93,7 +94,8 @@ class Check:
         results = read_results(ROOT)
         lines = [*answer.blocks, answer.broken, *report(ROOT, of, results)]
         print("\n".join([*filter(None, lines), *to_compare(ROOT, of, before, results)]))
-        return 1 if answer.blocks or answer.broken else 0
+        lacking = any(lost(ROOT, folder) for folder in of)
+        return 1 if answer.blocks or answer.broken or lacking else 0
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Grades:
         present = importlib.util.find_spec(name) is not None
         try:
             module = importlib.import_module(name) if present else None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.broken.add(topic)
             pytest.fail(why_broken(error, self.root, file), pytrace=False)
         if not hasattr(module, exercise):
@@ -101,7 +101,7 @@ class Grades:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Any:
-        with only_ctrl_c():
+        with outlived():
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -152,7 +152,7 @@ class Grades:
         printed = "".join(
             text for when, name, text in sections if (when, name) == ("call", "stdout")
         )
-        failure = Failure(in_words(item), error.value, printed)
+        failure = Failure("" if topic in self.broken else in_words(item), error.value, printed)
         if error.errisinstance(pytest.fail.Exception) and "Timeout" in str(error.value):
             self.endless.add((topic, exercise))
             failure.hint = (
@@ -199,7 +199,7 @@ class Grades:
         attempt = getattr(yours, exercise)
         if attempt not in self.on_plain_input:
             quiet = redirect_stdout(io.StringIO())
-            with suppress(Exception, pytest.fail.Exception), quiet, only_ctrl_c():
+            with suppress(Exception, pytest.fail.Exception), quiet, outlived():
                 self.on_plain_input[attempt] = diagnose(topic, exercise, attempt)
         hint = self.on_plain_input.setdefault(attempt, None)
         return [
@@ -288,15 +288,16 @@ def properties(report: Any) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def only_ctrl_c() -> Iterator[None]:
-    """Makes a KeyboardInterrupt that an exercise raises a failure like others."""
+def outlived() -> Iterator[None]:
+    """Makes an exit() or a KeyboardInterrupt of an exercise a failure like others."""
     try:
         yield
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        if Path(last.filename).name != "exercises.py" or not last.line.startswith("raise"):
-            raise
-        told = RuntimeError("it raised KeyboardInterrupt, which got out")
+        in_exercise = Path(last.filename).name == "exercises.py" and last.line.startswith("raise")
+        if isinstance(error, KeyboardInterrupt) and not in_exercise:
+            raise  # somebody has pressed Ctrl-C
+        told = RuntimeError(f"it raised {type(error).__name__}, which ends a program")
         raise told.with_traceback(error.__traceback__) from None
 
 

@@ -30,7 +30,7 @@ from tiny_transformer.setup.grading.progress import (
     remember,
     solution,
 )
-from tiny_transformer.setup.grading.reset import reset
+from tiny_transformer.setup.grading.reset import reset, stubs_of
 from tiny_transformer.setup.grading.worker import Answer, Run, Wanted
 
 KEYS = "h hint  t traceback  l list  n next  p back  r reset  q quit"
@@ -322,6 +322,8 @@ class Lesson:
     def header(self) -> str:
         folder, _ = self.at
         of = self.in_module(folder)
+        if folder in self.broken:
+            return f"{folder} [{'?' * len(of)}]"
         states = [self.exercises[p].state if p in self.exercises else "missing" for p in of]
         bar = "".join(SIGNS.get(state, "?") for state in states)
         told = f"{folder} [{bar}] {states.count('solved')} of {len(of)}"
@@ -385,7 +387,7 @@ def ordered(root: Path, folder: str) -> list[str]:
 
 def asks(root: Path, folder: str, name: str, width: int) -> list[str]:
     """The docstring of a stub: what it asks for."""
-    doc = ast.get_docstring(definitions(root / folder / "exercises.py")[name]) or ""
+    doc = ast.get_docstring(definitions(stubs_of(root, folder))[name]) or ""
     lines = []
     for paragraph in doc.lstrip("★ ").split("\n\n"):
         prose = not paragraph.startswith((">", " "))

@@ -30,7 +30,7 @@ def find_module(root: Path, text: str) -> str:
     Raises:
         ValueError: says what may have been meant.
     """
-    text = text.strip("/\\")
+    text = text.replace("\\", "/").strip("/").removesuffix("/exercises.py")
     for folder in folders(root):
         number, _, topic = folder.partition("_")
         if text in (folder, number, number.lstrip("0") or "0", topic):

@@ -70,7 +70,7 @@ class Exercise:
 
 
 def folders(root: Path) -> list[str]:
-    return [path.parent.name for path in sorted(root.glob("[0-9]*_*/exercises.py"))]
+    return [path.parent.name for path in sorted(root.glob("[0-9]*_*/tests"))]
 
 
 def read_book(root: Path) -> Book:
@@ -273,24 +273,38 @@ def summary(root: Path, folder: str, results: Results) -> str:
     """A module in one line: a bar of its exercises, and how many are solved and begun."""
     exercises = read_exercises(root, folder, results)
     if not exercises:
-        return f"{folder:22}exercises.py is missing or cannot be parsed"
+        bar = f"[{'?' * len(graded(root, folder))}]"
+        return f"{folder:22}{bar:12}exercises.py is not what it was"
     states = [exercise.state for exercise in exercises]
-    bar = "[" + "".join(SIGNS[state] for state in states) + "]"
-    counts = ", ".join(f"{states.count(state)} {state}" for state in SIGNS)
-    return f"{folder:22}{bar:12}{counts}"
+    lost = len(graded(root, folder)) - len(states)
+    bar = "[" + "".join(SIGNS[state] for state in states) + "?" * lost + "]"
+    counts = [f"{states.count(state)} {state}" for state in SIGNS] + [f"{lost} missing"] * (
+        lost > 0
+    )
+    return f"{folder:22}{bar:12}{', '.join(counts)}"
 
 
 def report(root: Path, of: list[str], results: Results) -> list[str]:
     """The bars of some modules, what their files lack, and the next step, in lines that fit."""
     lines = [summary(root, folder, results) for folder in of]
-    for folder in of:
-        lines += [f"{folder}/exercises.py has no {name}" for name in missing(root, folder)]
-    exercises = [exercise for folder in of for exercise in read_exercises(root, folder, results)]
-    coming = next((exercise for exercise in exercises if exercise.state != "solved"), None)
-    if coming is not None:
-        told = f"next: {coming.file}:{coming.line} {coming.name}{outcome(coming)}"
-        lines += textwrap.wrap(told, WIDTH, subsequent_indent=6 * " ", break_on_hyphens=False)
+    told = [line for folder in of for line in lost(root, folder)]
+    coming = next_step(root, of, results)
+    if isinstance(coming, Exercise):
+        told.append(f"next: {coming.file}:{coming.line} {coming.name}{outcome(coming)}")
+    for line in told:
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent=6 * " ", break_on_hyphens=False)
     return lines
+
+
+def next_step(root: Path, of: list[str], results: Results) -> Exercise | str | None:
+    """The first exercise that is not solved, or what its module has lost, in a sentence."""
+    for folder in of:
+        if lacking := lost(root, folder):
+            return lacking[0]
+        for exercise in read_exercises(root, folder, results):
+            if exercise.state != "solved":
+                return exercise
+    return None
 
 
 def outcome(exercise: Exercise) -> str:
@@ -303,10 +317,25 @@ def outcome(exercise: Exercise) -> str:
     return told + (f", {unrun} did not run" if unrun else "")
 
 
-def missing(root: Path, folder: str) -> list[str]:
-    """What the tests of a module grade and its file, which can be parsed, no longer defines."""
-    defined = definitions(root / folder / "exercises.py")
-    return [name for name in graded(root, folder) if name not in defined] if defined else []
+def lost(root: Path, folder: str) -> list[str]:
+    """What is wrong with a module's exercises.py as a whole, in sentences that say what helps."""
+    file, tests = f"{folder}/exercises.py", graded(root, folder)
+    whole = f"tiny-transformer reset {folder} brings the stubs"
+    try:
+        text = (root / file).read_text(encoding="utf-8-sig")
+        ast.parse(text)
+    except FileNotFoundError:
+        return [f"there is no {file}; {whole}"]
+    except SyntaxError as error:
+        return [f"{file}:{error.lineno} is no Python: {error.msg}"]
+    except (OSError, ValueError, RecursionError) as error:
+        return [f"{file} cannot be read: {error}"]
+    missing = [name for name in tests if name not in definitions(root / file)]
+    if len(missing) == len(tests) > 1:
+        return [f"{file} has none of its exercises; {whole}"]
+    return [
+        f"{file} has no {name}; tiny-transformer reset {name} brings its stub" for name in missing
+    ]
 
 
 def merged(

@@ -198,6 +198,9 @@ class TestTheNameAlone:
             ]
             monkeypatch.setattr(guide, "folders", lambda _: ["01_attention"])
             monkeypatch.setattr(guide, "read_exercises", lambda *_: exercises)
+            monkeypatch.setattr(guide, "graded", lambda *_: exercises)
+            coming = [exercise for exercise in exercises if exercise.state != "solved"]
+            monkeypatch.setattr(guide, "next_step", lambda *_: coming[0] if coming else None)
 
         return given
 
@@ -221,3 +224,8 @@ class TestTheNameAlone:
         for line in re.findall(r"tiny-transformer (.*?)  ", page):
             if line != "--help":
                 cli.parse(line.split())
+
+    def test_what_is_missing_is_to_be_put_back_first(self, command, states, monkeypatch):
+        states("solved")
+        monkeypatch.setattr(guide, "next_step", lambda *_: "there is no exercises.py")
+        assert command()[1].splitlines()[1] == "there is no exercises.py"

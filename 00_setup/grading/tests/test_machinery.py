@@ -242,10 +242,20 @@ def test_an_endless_loop_is_stopped_and_not_entered_again(run, monkeypatch):
     result.stdout.fnmatch_lines(["  Your double has not ended within 1 s.*"])
 
 
-def test_a_keyboard_interrupt_that_an_exercise_raises_fails_its_test(run):
-    result = run(exercises=SOLVED.replace("return x + x", "raise KeyboardInterrupt"))
-    assert "it raised KeyboardInterrupt" in result.stdout.str()
+@pytest.mark.parametrize(
+    "end, kind", [("raise KeyboardInterrupt", "KeyboardInterrupt"), ("exit()", "SystemExit")]
+)
+def test_an_exercise_that_ends_the_program_fails_its_test(run, end, kind):
+    result = run(exercises=SOLVED.replace("return x + x", end))
+    assert f"it raised {kind}" in result.stdout.str()
     assert result.parseoutcomes()["failed"] == 1
+
+
+def test_a_file_that_ends_the_program_is_told_once(run):
+    result = run(exercises=f"{SOLVED}\nexit()\n")
+    assert "exercises.py:9: SystemExit" in result.stdout.str()
+    assert "In the test" not in result.stdout.str()
+    assert result.parseoutcomes()["errors"] == 1
 
 
 class TestProgress:
@@ -313,7 +323,20 @@ class TestProgress:
 
     def test_an_exercise_that_is_gone_is_missed_by_name(self, run):
         lines = self.lines(run(exercises=SOLVED.replace("Doubler", "Renamed")))
-        assert "77_toy/exercises.py has no Doubler" in lines
+        assert any(line.startswith("77_toy/exercises.py has no Doubler;") for line in lines)
+
+    @pytest.mark.parametrize(
+        "text, told",
+        [
+            ("", "77_toy/exercises.py has none of its exercises; tiny-transformer reset 77_toy"),
+            ("def (", "77_toy/exercises.py:1 is no Python"),
+            (None, "there is no 77_toy/exercises.py; tiny-transformer reset 77_toy"),
+        ],
+    )
+    def test_what_is_wrong_with_the_whole_file_is_said(self, run, text, told):
+        lines = self.lines(run(exercises=text))
+        assert lines[0].startswith("77_toy                [??]")
+        assert lines[1].startswith(told)
 
     @pytest.mark.parametrize("damage", ["no:cacheprovider", "a file for the folder", "[]"])
     def test_a_run_that_cannot_remember_grades_all_the_same(self, run, pytester, damage):
