@@ -130,15 +130,21 @@ def what_happened(failure: Failure, root: Path) -> list[str]:
     if isinstance(failure.error, WrongExample):
         return lines
     if found is None:
-        if not lines and not isinstance(failure.error, AssertionError):
-            told = " ".join(str(failure.error).split())
-            lines.append(f"{type(failure.error).__name__}: {told[:300]}")
-        return lines
+        return lines or [plainly(failure.error)]
     yours, ours = found
-    if not lines:
-        lines += difference(yours, ours)
+    lines = lines or difference(yours, ours) or [plainly(failure.error)]
     values = not any(f"expected {few(ours.result)}." in line for line in lines)
     return [*lines, *call_in_words(yours, ours, values)]
+
+
+def plainly(error: BaseException) -> str:
+    """What a test found, in the words of pytest or of PyTorch."""
+    told = " ".join(str(error).partition("\n +")[0].split())[:300]
+    if missed := re.search(r"DID NOT RAISE <class '(?:.+\.)?(\w+)'>", told):
+        return f"It should raise a {missed[1]} here, and raises nothing."
+    if isinstance(error, AssertionError):
+        return f"Not so: {told.removeprefix('assert ')}" if told.startswith("assert ") else told
+    return f"{type(error).__name__}: {told}"
 
 
 def gives_nothing(failure: Failure) -> bool:
