@@ -1,5 +1,6 @@
 """Muon: steps for the matrices inside the blocks in which every direction counts."""
 
+import inspect
 from collections import defaultdict
 
 import torch
@@ -14,6 +15,10 @@ class Muon(AdamW):
     A group with `momentum` holds matrices inside the blocks: all directions of their step get
     nearly the same length, those that the gradient seldom shows too (Jordan et al. 2024).
     """
+
+    # PyTorch's own, without a wrapper that imports its compiler: that would take a second.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     def update(self, group: dict) -> None:
         if "momentum" not in group:

@@ -2,17 +2,11 @@
 
 import io
 import math
-import os
-import platform
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -21,7 +15,7 @@ from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
 from tiny_transformer.engineering.expected import check_like
-from tiny_transformer.engineering.reference import MetricsLog, naming, replace_file
+from tiny_transformer.engineering.reference import MetricsLog, replace_file
 from tiny_transformer.multihead.reference import attention_entropy
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.tiny_lm.modern import count_modern_parameters
@@ -66,6 +60,8 @@ class Reporter(ExitStack):
         read_records(self.log)  # whatever cannot be right is said before anything is forgotten
         self.log.rewind(session.step)
         self.records = self.log.read()
+        from tiny_transformer.capstone.board import Board  # sampling needs nothing of it
+
         self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
         self.enter_context(standard_streams(patient=True))
         print(f"run folder: {visible(str(out))}")
@@ -135,37 +131,6 @@ class Reporter(ExitStack):
         for name in strange.keys() - self.said:
             self.untold.append(f"note: {strange[name]}")
         self.said |= strange.keys()
-
-
-class Board:
-    """The log of a run for TensorBoard, in which what a run before it did from `start` on is void.
-
-    PyTorch's writer has a thread of its own, which tells of a full disk by a traceback.
-    """
-
-    def __init__(self, folder: Path, start: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}"
-        self.file = (folder / name).open("ab")
-        self.records = RecordWriter(self.file)
-        self.write(Event(file_version="brain.Event:2", step=start))
-        self.write(Event(session_log=SessionLog(status=SessionLog.START), step=start))
-
-    def __enter__(self) -> "Board":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def add(self, name: str, value: float, step: int) -> None:
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-        self.write(Event(summary=summary, step=step))
-
-    def write(self, event: Event) -> None:
-        event.wall_time = time.time()
-        with naming(self.file.name):
-            self.records.write(event.SerializeToString())
-            self.records.flush()
 
 
 def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:

@@ -1,6 +1,7 @@
 """Muon: what it does to a matrix, which matrices it takes, and that it goes on where it stopped."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -71,3 +72,13 @@ def test_goes_on_from_its_saved_state():
     for _ in training_steps(model, optimizer, TOKENS, BRIEF, generator, start=3):
         pass
     assert weights(model).equal(end)
+
+
+def test_it_steps_without_importing_pytorch_s_compiler(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[:2] == ["torch", "_dynamo"]]:
+        monkeypatch.delitem(sys.modules, name)
+    torch.manual_seed(0)
+    model = TinyTransformerLM(SMALL)
+    for _ in training_steps(model, make_optimizer(model, BRIEF), TOKENS, BRIEF, torch.Generator()):
+        pass
+    assert "torch._dynamo" not in sys.modules

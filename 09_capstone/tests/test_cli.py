@@ -16,7 +16,7 @@ import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tiny_transformer.capstone import __main__, cli
-from tiny_transformer.capstone.report import Board
+from tiny_transformer.capstone.board import Board
 from tiny_transformer.capstone.terminal import visible
 from tiny_transformer.engineering import memory
 from tiny_transformer.engineering.config import PRESETS, write_config
