@@ -147,7 +147,8 @@ def find_parts() -> list[Part]:
             first = min(part.lineno for part in (node, *node.decorator_list))
             where = f"{file}:{exercise.line}"
             started = not exercise.stub and not exercise.failed
-            started = started and is_right(topic, exercise.name, yours, where)
+            with swapped({part.yours: part.ours for part in parts if not part.started}):
+                started = started and is_right(topic, exercise.name, yours, where)
             ours = getattr(reference, exercise.name)
             lines = range(first, node.end_lineno + 1)
             parts.append(

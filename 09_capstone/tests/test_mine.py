@@ -348,6 +348,14 @@ class TestWhatItsLastTestsCalledWrong:
         assert rows(table)["train_step"] == "yours"
         assert notes(table) == f"AdamW is the reference here: {told} on yours"
 
+    def test_is_not_held_against_what_calls_it(self, solve, tmp_path):
+        solve(["06_training"], {"06_training": ("[..., None]).mean()", "[..., None]).sum()")})
+        failed(tmp_path, "06_training", "cross_entropy", 1)
+        with mine.your_parts() as table:
+            pass
+        assert rows(table)["cross_entropy"] == "reference"
+        assert rows(table)["train_step"] == "yours"
+
     @pytest.mark.parametrize(
         "line, whose", [("    # another word\n", "reference"), ("    other = 1\n", "yours")]
     )
