@@ -26,11 +26,17 @@ WIDTH = 80
 SIGNS = {"solved": "#", "begun": "+", "not started": "."}
 
 
-class Result(TypedDict):
+class Version(TypedDict):
     """How the tests of an exercise went, the last time that each of them ran."""
 
     code: str  # the digest of what they ran on
     tests: dict[str, bool]  # without those that have not run on it
+
+
+class Result(Version, total=False):
+    """What is known of the code that ran last, and of the one before it that was solved."""
+
+    solved: Version
 
 
 Results = dict[str, dict[str, Result]]  # folder, name of the exercise
@@ -134,7 +140,7 @@ def read_exercises(root: Path, folder: str, results: Results) -> list[Exercise]:
         if name not in tests or not isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
         last = results.get(folder, {}).get(name, {})
-        known = last["tests"] if last.get("code") == code else {}
+        known = tests_on(code, last)
         outcomes = [known.get(test) for test in tests[name]]
         found.append(
             Exercise(
@@ -350,7 +356,7 @@ def merged(
         tests = graded(root, folder)
         for exercise in read_exercises(root, folder, {}):
             last = results.get(folder, {}).get(exercise.name, {})
-            known = dict(last["tests"]) if last.get("code") == exercise.code else {}
+            known = dict(tests_on(exercise.code, last))
             for test, went in ran.get((folder, exercise.name), {}).items():
                 if False in went:
                     known[test] = False
@@ -358,11 +364,19 @@ def merged(
                     known[test] = True
             known = {test: right for test, right in known.items() if test in tests[exercise.name]}
             if known and not exercise.stub:
-                results.setdefault(folder, {})[exercise.name] = {
-                    "code": exercise.code,
-                    "tests": known,
-                }
+                new: Result = {"code": exercise.code, "tests": known}
+                for before in (last, last.get("solved", {})):
+                    right = [test for test, passed in before.get("tests", {}).items() if passed]
+                    if before.get("code") != exercise.code and {*right} >= {*tests[exercise.name]}:
+                        new.setdefault("solved", {"code": before["code"], "tests": before["tests"]})
+                results.setdefault(folder, {})[exercise.name] = new
     return results
+
+
+def tests_on(code: str, result: Result) -> dict[str, bool]:
+    """How the tests went on that very code, if it ran last or was solved before."""
+    versions = (result, result.get("solved", {}))
+    return next((of["tests"] for of in versions if of.get("code") == code), {})
 
 
 def to_compare(root: Path, of: list[str], before: Results, results: Results) -> list[str]:

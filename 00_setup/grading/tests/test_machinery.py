@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tiny_transformer.setup.grading import grades
-from tiny_transformer.setup.grading.progress import FILE, read_results
+from tiny_transformer.setup.grading.progress import FILE, read_exercises, read_results
 
 CONFTEST = Path(__file__).parents[3] / "conftest.py"
 
@@ -317,6 +317,14 @@ class TestProgress:
         changed = SOLVED.replace("x + x", "x * 2")
         first, second, *_ = self.lines(run("-k", "nothing", exercises=changed))
         assert "0 solved, 1 begun" in first and second.endswith("double, untested")
+
+    def test_what_was_solved_is_so_again_when_its_code_is_put_back(self, run, pytester):
+        run(exercises=SOLVED)
+        for wrong in ("return x", "return 3 * x"):
+            run(exercises=SOLVED.replace("return x + x", wrong))
+        run("--collect-only", exercises=SOLVED)
+        [double, _] = read_exercises(pytester.path, "77_toy", read_results(pytester.path))
+        assert double.state == "solved"
 
     def test_an_exercise_is_selected_by_its_name(self, run):
         run("-k", "Doubler").assert_outcomes(passed=1, skipped=1, deselected=3)
