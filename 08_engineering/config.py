@@ -30,12 +30,13 @@ class RunConfig:
     mine: bool = False  # build the capstone from your exercises, where they are started
     same_start: bool = False  # --mine begins with the reference's first weights, to compare
     keep: int = 0  # numbered checkpoints to keep beside last/ and best/, the best so many
+    snapshots: int = 0  # weights to keep in bfloat16, from so many moments evenly over log(step)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
         check_number("seed", self.seed, least=0, most=LARGEST_SEED, whole=True)
-        for name, least in (("log_every", 1), ("eval_every", 1), ("keep", 0)):
+        for name, least in (("log_every", 1), ("eval_every", 1), ("keep", 0), ("snapshots", 0)):
             check_number(name, getattr(self, name), least=least, whole=True)
         if self.eval_tokens is not None:
             check_number("eval_tokens", self.eval_tokens, least=2, whole=True)

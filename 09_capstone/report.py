@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tiny_transformer.capstone.session import Session, let_go
+from tiny_transformer.capstone.snapshots import save_snapshot, snapshot_steps
 from tiny_transformer.capstone.terminal import standard_streams, visible
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
@@ -55,6 +56,7 @@ class Reporter(ExitStack):
         self.vocab_size = config.model.vocab_size
         self.said: set[str] = set()
         self.untold: list[str] = []
+        self.out, self.due = out, snapshot_steps(config.snapshots, config.train.max_steps)
         self.tokens_per_step = config.train.batch_size * config.model.max_len
         self.log = MetricsLog(out / "metrics.jsonl")
         read_records(self.log)  # whatever cannot be right is said before anything is forgotten
@@ -80,12 +82,14 @@ class Reporter(ExitStack):
     def trained(self, loss: Tensor) -> None:
         """A step is done. Reading its loss makes a GPU wait, so that is done now and then."""
         self.tell()
+        self.keep_snapshot()
         if self.session.step == 1 or self.session.step % self.log_every == 0:
             self.record(loss)
 
     def evaluated(self, loss: Tensor, sample: str) -> None:
         """A step is done, the model was evaluated after it, and this is how it speaks now."""
         self.tell()
+        self.keep_snapshot()
         val_loss, model = self.session.val_loss, self.session.model
         spread = attention_spread(model, self.session.characters, sample)
         self.record(loss, val_loss=val_loss, attention_entropy=spread, sample=sample)
@@ -98,6 +102,10 @@ class Reporter(ExitStack):
             f"the layers attend to about {', '.join(widths)} tokens\n"
             f"{visible(sample)}\n"
         )
+
+    def keep_snapshot(self) -> None:
+        if self.session.step in self.due:
+            save_snapshot(self.out, self.session)
 
     def tell(self) -> None:
         """Bring what is shown up to date."""

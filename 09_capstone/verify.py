@@ -57,11 +57,12 @@ def checks(run: Path) -> Iterator[Check]:
         yield f"{path.name}/ is whole", True, f"step {state.get('step')}"
         if "settings" not in state:
             yield f"{path.name}/'s settings", None, "it does not say what it was made with"
-    numbered = sorted(run.glob("checkpoints/step-*"))
-    for path in numbered:
-        load_checkpoint(path)
-    if numbered:
-        yield "checkpoints/ is whole", True, f"{len(numbered)} of them"
+    for folder in ("checkpoints", "snapshots"):
+        numbered = sorted(run.glob(f"{folder}/step-*"))
+        for path in numbered:
+            load_checkpoint(path)
+        if numbered:
+            yield f"{folder}/ is whole", True, f"{len(numbered)} of them"
     records = read_records(MetricsLog(run / "metrics.jsonl"))
     yield "metrics.jsonl", True if records else None, f"{len(records)} records"
 

@@ -378,7 +378,7 @@ class TestTheReferenceOverride:
             override(RunConfig(), assignments)
 
     @pytest.mark.parametrize("value", [1.0, True, math.nan, None])
-    @pytest.mark.parametrize("field", ["seed", "log_every", "eval_every", "keep"])
+    @pytest.mark.parametrize("field", ["seed", "log_every", "eval_every", "keep", "snapshots"])
     def test_a_whole_setting_is_whole_however_it_is_set(self, field, value):
         with pytest.raises(ValueError, match=f"^{field} is {value}; it must be "):
             RunConfig(**{field: value})
@@ -444,7 +444,8 @@ class TestTheConfigFile:
         assert str(path) in sentence and what in sentence and "\n" not in sentence
 
     @pytest.mark.parametrize(
-        "name, value", [("seed", -1), ("log_every", 0), ("eval_every", 0), ("keep", -1)]
+        "name, value",
+        [("seed", -1), ("log_every", 0), ("eval_every", 0), ("keep", -1), ("snapshots", -1)],
     )
     def test_a_number_out_of_range_is_named(self, name, value):
         with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least {value + 1}"):

@@ -563,6 +563,21 @@ class TestTheRunFolder:
         seconds = [record["seconds"] for record in records]
         assert seconds == sorted(seconds)
 
+    def test_snapshots_are_its_weights_at_moments_evenly_over_log_step(self, brief, tmp_path):
+        out = tmp_path / "run"
+        train(replace(brief, snapshots=3), out)
+        assert sorted(p.name for p in (out / "snapshots").iterdir()) == [
+            "step-000001",
+            "step-000002",
+            "step-000006",
+        ]
+        young, old = (load_checkpoint(out / "snapshots" / f"step-00000{i}") for i in (1, 6))
+        whole = load_checkpoint(out / "last")["model"]
+        for name, weight in old["model"].items():
+            assert torch.equal(weight, whole[name].bfloat16())
+        assert old["step"] == 6 and old.keys() == young.keys()
+        assert not torch.equal(young["model"]["head.weight"], old["model"]["head.weight"])
+
     def test_the_config_is_the_run(self, run, config):
         saved = read_config(run / "config.toml", PRESETS["gpu"])
         vocab_size = load_run(run)[1].vocab_size
@@ -783,6 +798,20 @@ class TestResume:
     def test_a_changed_setting_is_named(self, config, run, change, sentence):
         with pytest.raises(ValueError, match=sentence):
             train(replace(config, **change), run, resume=True)
+
+    def test_a_resumed_run_has_the_snapshots_of_a_whole_one(self, brief, tmp_path, monkeypatch):
+        config, whole, cut = replace(brief, snapshots=4), tmp_path / "whole", tmp_path / "cut"
+        train(config, whole)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 4, signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, cut)
+        train(config, cut, resume=True)
+        files = [
+            {p.relative_to(out): p.read_bytes() for p in out.rglob("snapshots/*/model.*")}
+            for out in (whole, cut)
+        ]
+        assert files[0] == files[1] and len(files[0]) == 4
 
     def test_a_changed_corpus_is_an_error(self, config, tmp_path):
         text = tmp_path / "words.txt"
