@@ -67,11 +67,17 @@ def modernize(model: nn.Module, config: ModelConfig) -> None:
             block.feed_forward = placed(SquaredReLU(block.feed_forward, config.dropout))
         if config.qk_norm:
             put_before(QKNorm, block.attention)
+    if config.ngrams:
+        ngrams = placed(NGrams(config.vocab_size, config.ngrams, config.d_model))
+        insert_after_embedding(model, "ngrams", ngrams)
     if config.token_shift:
         shift = placed(TokenShift(config.d_model))
         insert_after_embedding(model, "shift", shift)
         put_before(Shifted, model.embedding)
         vars(model.embedding)["shift"] = shift  # not as a part: its weight has one name
+    if config.ngrams:
+        put_before(WithNGrams, model.embedding)
+        vars(model.embedding)["ngrams"] = ngrams
     if not config.tie_weights:
         model.head.weight = nn.Parameter(torch.empty_like(model.head.weight))
         nn.init.normal_(model.head.weight, std=0.02)
@@ -134,6 +140,36 @@ class Shifted(nn.Module):
         return self.shift(super().forward(tokens, start - 1))[:, 1:]
 
 
+class NGrams(nn.Module):
+    """Vectors for the last two, three and four tokens, which no block has to find out first.
+
+    tokens (B, T) -> (B, T, d_model). There are more n-grams than rows, and some share one, by the
+    remainder of their number (Pagnoni et al. 2024, section 3.2.1). Starts as nothing.
+    """
+
+    def __init__(self, vocab_size: int, rows: int, d_model: int):
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.tables = nn.ModuleList(nn.Embedding(rows, d_model) for _ in range(3))
+        for table in self.tables:
+            nn.init.zeros_(table.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, number, before = 0.0, tokens, tokens
+        for table in self.tables:
+            before = F.pad(before[:, :-1], (1, 0))
+            number = number * self.vocab_size + before
+            x = x + table(number % table.num_embeddings)
+        return 3 * x  # a row is read seldom, so whatever it learns counts for more
+
+
+class WithNGrams(nn.Module):
+    """Put before an embedding: adds to each vector what is known of its last tokens."""
+
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        return super().forward(tokens, start) + self.ngrams(tokens)[:, start:]
+
+
 def put_before(change: type[nn.Module], part: nn.Module) -> None:
     """Let `part` be of a class that asks `change` first, whose `super()` is what the part was."""
     part.__class__ = type(change.__name__, (change, type(part)), {})
@@ -172,4 +208,6 @@ def count_modern_parameters(config: ModelConfig) -> int:
         count -= config.n_layers * (5 * d + config.d_ff)
     if not config.tie_weights:
         count += config.vocab_size * d
-    return count + d if config.token_shift else count
+    if config.token_shift:
+        count += d
+    return count + 3 * config.ngrams * d

@@ -22,7 +22,8 @@ from tiny_transformer.embeddings.reference import (
 from tiny_transformer.setup.limits import check_number
 from tiny_transformer.transformer_block.reference import LayerNorm, TransformerBlock
 
-MODERN = ("norm", "bias", "tie_weights", "qk_norm", "activation", "token_shift", "zero_init")
+SWITCHES = ("bias", "tie_weights", "qk_norm", "token_shift", "zero_init")
+MODERN = ("norm", "activation", "ngrams", *SWITCHES)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ModelConfig:
     qk_norm: bool = False  # queries and keys are normalized
     activation: Literal["gelu", "relu2"] = "gelu"  # inside the feed-forward network
     token_shift: bool = False  # each token's vector gets a share of the one before it
+    ngrams: int = 0  # rows of each table that is read by the last two, three and four tokens
     zero_init: bool = False  # every block starts as the identity
 
     def __post_init__(self):
@@ -59,11 +61,12 @@ class ModelConfig:
                 f"n_heads is {self.n_heads}; it must divide d_model, which is {self.d_model}"
             )
         check_number("dropout", self.dropout, least=0, below=1)
+        check_number("ngrams", self.ngrams, least=0, whole=True)
         for name, choices in (
             ("norm", ("layer", "rms")),
             ("positions", POSITIONS),
             ("activation", ("gelu", "relu2")),
-            *((switch, (True, False)) for switch in MODERN if switch not in ("norm", "activation")),
+            *((switch, (True, False)) for switch in SWITCHES),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")

@@ -27,9 +27,10 @@ from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.memory import check_model_fits
 from tiny_transformer.engineering.reference import naming, override
 from tiny_transformer.tiny_lm.modern import build
-from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM, in_evaluation
+from tiny_transformer.tiny_lm.reference import MODERN, ModelConfig, TinyTransformerLM, in_evaluation
 
-CLASSIC = ("positions", "norm", "bias", "qk_norm", "activation", "token_shift")  # no choice there
+CHOSEN = ("tie_weights", "zero_init")  # by their model as by ours, or of the first weights alone
+CLASSIC = ("positions", *(name for name in MODERN if name not in CHOSEN))
 FIXED = {  # where Hugging Face leaves a choice, and our model has made it
     "model_type": "gpt2",
     "activation_function": "gelu_new",  # the tanh form

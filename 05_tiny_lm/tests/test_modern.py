@@ -10,6 +10,7 @@ from torch import nn
 
 from tiny_transformer.embeddings.reference import rotate
 from tiny_transformer.tiny_lm.modern import (
+    NGrams,
     TokenShift,
     build,
     count_modern_parameters,
@@ -30,6 +31,7 @@ CHANGES = [
     {"qk_norm": True},
     {"activation": "relu2"},
     {"token_shift": True},
+    {"ngrams": 13},
     {"zero_init": True},
 ]
 ALL = {name: value for change in CHANGES for name, value in change.items()}
@@ -97,6 +99,7 @@ class TestModernize:
         ]
         expected = [
             *("embedding.token.weight", "embedding.position.weight", "shift.share"),
+            *(f"ngrams.tables.{i}.weight" for i in range(3)),
             *(f"blocks.{layer}.{name}" for layer in range(2) for name in block),
             *("ln_f.weight", "ln_f.bias", "head.weight"),
         ]
@@ -108,6 +111,8 @@ class TestModernize:
                 return config.bias
             if name == "shift.share":
                 return config.token_shift
+            if "ngrams" in name:
+                return config.ngrams
             return name != "head.weight" or not config.tie_weights
 
         assert names == [name for name in expected if is_there(name)]
@@ -124,6 +129,7 @@ class TestModernize:
         before = copy.deepcopy(dict(model.named_parameters(remove_duplicate=False)))
         modernize(model, small(**change))
         new = {"tie_weights": "head.weight", "norm": "ln_", "token_shift": "shift.share"}
+        new |= {"ngrams": "ngrams."}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             if new.get(next(iter(change)), "nothing") not in name:
                 assert parameter.equal(before[name]), name
@@ -214,7 +220,7 @@ class TestModernize:
         rates = [part.p for part in model.modules() if isinstance(part, nn.Dropout)]
         assert rates == [0.3] * (1 + 2 * SMALL.n_layers)
 
-    @pytest.mark.parametrize("change", [*CHANGES[:5], {**ALL, "zero_init": False}], ids=str)
+    @pytest.mark.parametrize("change", [*CHANGES[:7], {**ALL, "zero_init": False}], ids=str)
     def test_the_first_loss_is_that_of_a_guess(self, change):
         torch.manual_seed(0)
         model = build(ModelConfig(**change))
@@ -384,6 +390,29 @@ class TestTokenShift:
     def test_has_one_name(self, model):
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         assert [name for name in names if "share" in name] == ["shift.share"]
+
+
+class TestNGrams:
+    def test_each_table_is_read_by_so_many_tokens_and_two_may_share_a_row(self):
+        ngrams = randomize(NGrams(vocab_size=11, rows=13, d_model=2))
+        expected = torch.zeros(8, 2)
+        padded = [0, 0, 0, *TOKENS[0].tolist()]
+        for t in range(8):
+            for n, table in zip((2, 3, 4), ngrams.tables, strict=True):
+                number = 0
+                for token in reversed(padded[t + 4 - n : t + 4]):
+                    number = number * 11 + token
+                expected[t] += 3 * table.weight[number % 13]
+        torch.testing.assert_close(ngrams(TOKENS)[0], expected)
+
+    def test_what_begins_later_knows_the_tokens_before(self):
+        model = randomize(build(small(ngrams=13, token_shift=True, positions="rope")))
+        for start in range(8):
+            later = model.embedding(TOKENS, start)
+            torch.testing.assert_close(later, model.embedding(TOKENS)[:, start:])
+
+    def test_starts_as_nothing(self):
+        assert not NGrams(vocab_size=11, rows=13, d_model=2)(TOKENS).any()
 
 
 class TestSilentStart:

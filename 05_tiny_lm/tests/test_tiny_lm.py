@@ -40,6 +40,7 @@ OTHERS = dict(
     qk_norm=True,
     activation="relu2",
     token_shift=True,
+    ngrams=13,
     zero_init=True,
 )
 

@@ -22,7 +22,7 @@ from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 DEV = "pip install -e .[dev] brings it"
 TEXT = "to be or not\nü"
 CLASSIC = ModelConfig(vocab_size=len(set(TEXT)), max_len=16, d_model=16, n_layers=2, n_heads=2)
-MODERN = dict(norm="rms", bias=False, qk_norm=True, token_shift=True, activation="relu2")
+MODERN = dict(norm="rms", bias=False, qk_norm=True, token_shift=True, ngrams=13, activation="relu2")
 ROPE = replace(CLASSIC, positions="rope", **MODERN)
 SHAPES = [(1, 1), (3, 7), (2, 16), (5, 1)]
 
@@ -107,6 +107,7 @@ class TestExportHf:
             (dict(qk_norm=True), "qk_norm is True"),
             (dict(activation="relu2"), "activation is 'relu2'"),
             (dict(token_shift=True), "token_shift is True"),
+            (dict(ngrams=13), "ngrams is 13"),
         ],
     )
     def test_what_gpt2_does_not_have_is_named(self, tokenizer, tmp_path, change, sentence):
