@@ -243,7 +243,10 @@ def by_axis(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     if want.dim() and want.size(-1) > 2:
         ratio, gap = got / want, got - want
         if same(ratio, ratio[..., :1].expand_as(ratio)):
-            return "each row is right up to a factor of its own: something is not divided out."
+            return (
+                "each row is right up to a factor of its own: look at what each is divided by, or "
+                "multiplied."
+            )
         if same(gap, gap[..., :1].expand_as(gap)):
             return "each row is right up to an offset of its own: a mean or maximum, perhaps."
     return None
