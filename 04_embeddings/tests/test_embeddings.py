@@ -14,7 +14,7 @@ from tiny_transformer.embeddings.reference import (
 )
 from tiny_transformer.setup.grading.doors import heeds, unused
 from tiny_transformer.setup.grading.examples import the_example_is_true
-from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out
+from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out, refuses
 
 
 @pytest.mark.exercise("CharTokenizer")
@@ -23,6 +23,12 @@ class TestCharTokenizer:
         tokenizer = impl.CharTokenizer("hello, World")
         assert list(tokenizer.encode(" ,Wdehlor")) == list(range(9))
 
+    def test_encoding_gives_a_list_of_ints(self, impl):
+        ids = impl.CharTokenizer("abc").encode("cab")
+        assert isinstance(ids, list) and all(type(i) is int for i in ids), (
+            f"encode returned {ids!r}, a {type(ids).__name__}; it should be a list of ints."
+        )
+
     def test_the_vocabulary_is_as_large_as_there_are_distinct_characters(self, impl):
         vocab_size = impl.CharTokenizer("banana").vocab_size
         assert not callable(vocab_size), (
@@ -30,6 +36,21 @@ class TestCharTokenizer:
             "@property above it."
         )
         assert vocab_size == 3
+
+    def test_white_space_counts_like_any_character(self, impl):
+        for text in "\n a \n", " ", "\t\n":
+            try:
+                size = impl.CharTokenizer(text).vocab_size
+            except ValueError as error:
+                pytest.fail(
+                    f"{text!r} was refused: ValueError({str(error)!r}). White space is characters "
+                    'too; only "" has none.',
+                    pytrace=False,
+                )
+            assert size == len(set(text)), (
+                f"{text!r} has {len(set(text))} distinct characters, and vocab_size is {size}. "
+                "White space counts like any other character, at the ends too."
+            )
 
     @pytest.mark.parametrize("text", ["ROMEO:\nO, speak again", "naïve café — 字", "z"])
     def test_decoding_undoes_encoding(self, impl, text):
@@ -45,7 +66,7 @@ class TestCharTokenizer:
         assert impl.CharTokenizer("abc").decode(torch.tensor([2, 0, 1])) == "cab"
 
     def test_no_text_is_no_tokens(self, impl):
-        assert list(impl.CharTokenizer("abc").encode("")) == []
+        assert impl.CharTokenizer("abc").encode("") == []
 
     def test_no_tokens_are_no_text(self, impl):
         assert impl.CharTokenizer("abc").decode([]) == ""
@@ -53,14 +74,13 @@ class TestCharTokenizer:
     def test_an_unknown_character_is_an_error_that_names_it(self, impl):
         with pytest.raises(ValueError) as caught:
             impl.CharTokenizer("cafe").encode("café")
-        assert "é" in str(caught.value), (
-            f"encoding an unknown 'é' raised ValueError({str(caught.value)!r}), whose message does "
-            "not name the character."
+        assert "é" in str(caught.value).replace("café", ""), (
+            f"encoding 'café' with an unknown 'é' raised ValueError({str(caught.value)!r}), whose "
+            "message does not say which character is unknown."
         )
 
     def test_a_text_without_characters_is_an_error(self, impl):
-        with pytest.raises(ValueError):
-            impl.CharTokenizer("")
+        refuses(impl.CharTokenizer, "")
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "CharTokenizer")
@@ -95,15 +115,41 @@ class TestTokenEmbedding:
         expected = torch.zeros(5, 3)
         expected[0], expected[4] = upstream[0, 1], upstream[0, 3]
         expected[2] = upstream[0, 0] + upstream[0, 2]
-        torch.testing.assert_close(embedding.weight.grad, expected)
+        for i, (got, wanted) in enumerate(zip(embedding.weight.grad, expected, strict=True)):
+            assert torch.allclose(got, wanted), (
+                f"in [2, 0, 2, 4] token {i} stands at {[2, 0, 2, 4].count(i)} of the 4 places. The "
+                f"gradient of its row should be the sum of what comes back there, {told(wanted)}; "
+                f"it is {told(got)}."
+            )
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.TokenEmbedding(7, 4), torch.randint(7, (2, 5)))
 
 
+def told(numbers):
+    return f"[{', '.join(f'{round(number, 6) + 0:.3g}' for number in numbers.tolist())}]"
+
+
+def has_the_exponents(angles):
+    """That pair i of 4 turns at position 1 by 10000^(-i / 4)."""
+    exponents, expected = -angles.abs().log() / math.log(10000), torch.arange(4) / 4
+    assert torch.allclose(exponents.float(), expected, atol=1e-3), (
+        f"its pairs turn as if the exponents of 10000 were {told(exponents)}; with a width of 8 "
+        f"they should be 2i / 8 for i = 0 to 3: {told(expected)}."
+    )
+
+
 @pytest.mark.exercise("sinusoidal_positions")
 class TestSinusoidalPositions:
+    def test_the_speeds_of_its_waves(self, impl):
+        table = impl.sinusoidal_positions(4, 8).double()
+        angles = torch.atan2(table[1, 0::2], table[1, 1::2])
+        turned = torch.arange(4)[:, None] * angles
+        waves = torch.stack((turned.sin(), turned.cos()), dim=-1).flatten(1)
+        torch.testing.assert_close(table, waves, rtol=0, atol=1e-5)  # sines and cosines, paired
+        has_the_exponents(angles)
+
     @pytest.mark.parametrize("T, d_model", [(40, 16), (1, 2)])
     def test_is_the_formula_of_the_paper(self, impl, T, d_model):
         expected = torch.empty(T, d_model)
@@ -143,7 +189,10 @@ class TestLearnedPositions:
     def test_the_gradient_reaches_the_positions_that_were_read_and_no_others(self, impl):
         layer = impl.LearnedPositions(max_len=4, d_model=2)
         layer(torch.arange(3)).sum().backward()
-        assert layer.weight.grad.tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]]
+        assert layer.weight.grad.tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]], (
+            "positions 0, 1 and 2 of 4 were read and their sum taken, so rows 0 to 2 of its weight "
+            f"should have a gradient of 1 and row 3 of 0; it is {layer.weight.grad.tolist()}."
+        )
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
@@ -180,8 +229,8 @@ class TestTransformerEmbedding:
         names = [name for name, _ in embedding.named_parameters()]
         assert names == ["token.weight"], (
             f"with positions={positions!r} its parameters are {', '.join(names)}; only "
-            "token.weight should be one. Not even a frozen one: the model draws all parameters "
-            "anew (module 05). What is computed once belongs in a buffer."
+            "token.weight should be one. A learned table is made for 'learned' alone; waves are "
+            "not even a frozen parameter, since the model draws all anew (module 05): a buffer."
         )
 
     @pytest.mark.parametrize("positions", ["sinusoidal", "rope"])
@@ -189,7 +238,8 @@ class TestTransformerEmbedding:
         saved = list(impl.TransformerEmbedding(7, 4, 8, positions=positions).state_dict())
         assert saved == ["token.weight"], (
             f"with positions={positions!r} its state dict holds {', '.join(saved)}; it should hold "
-            "token.weight alone. What can be computed again is not saved: persistent=False."
+            "token.weight alone. Waves can be computed again, as a buffer with persistent=False; a "
+            "learned table is made for 'learned' alone."
         )
 
     @pytest.mark.parametrize("positions", ["alibi", "Learned", ""])
@@ -200,6 +250,28 @@ class TestTransformerEmbedding:
             return
         raise AssertionError(f"positions={positions!r} was built; it should raise a ValueError.")
 
+    def test_what_it_keeps_moves_with_it(self, impl):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions="sinusoidal")
+        left = [name for name, value in vars(embedding).items() if isinstance(value, torch.Tensor)]
+        tokens = torch.zeros(2, 5, dtype=torch.long, device="meta")
+        try:
+            embedding.to("meta")(tokens)
+        except RuntimeError as error:
+            assert not left or "device" not in str(error), (
+                f"its `{'`, `'.join(left)}` is a tensor that stays on the CPU when the model is "
+                "moved to a GPU: register_buffer(name, tensor, persistent=False) lets it move."
+            )
+            raise
+
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_keeps_the_dtype_of_its_weights(self, impl, positions):
+        embedding = impl.TransformerEmbedding(7, 4, 8, positions=positions).bfloat16()
+        came = embedding(torch.zeros(2, 5, dtype=torch.long)).dtype
+        assert came == torch.bfloat16, (
+            f"with positions={positions!r} a model in bfloat16 got {came}: what is added to the "
+            "tokens' vectors, or what comes of it, should have their dtype."
+        )
+
     def test_looks_positions_up_on_the_device_of_its_tokens(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8).to("meta")
         devices = []  # the meta device lets a CPU index pass, which a GPU would not
@@ -208,6 +280,19 @@ class TestTransformerEmbedding:
         assert all(device.type == "meta" for device in devices), (
             "the positions are made on the CPU, wherever the tokens lie: give torch.arange "
             "device=tokens.device, or a GPU will refuse."
+        )
+
+    @pytest.mark.parametrize("habit", HABITS)
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    def test_it_has_good_habits(self, impl, positions, habit):
+        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
+        habit(embedding, torch.randint(7, (2, 5)))
+
+    def test_without_dropout_nothing_is_random(self, impl):
+        embedding, tokens = impl.TransformerEmbedding(7, 4, max_len=8), torch.randint(7, (2, 5))
+        assert torch.equal(embedding(tokens), embedding(tokens)), (
+            "with dropout=0 two calls with the same tokens give different numbers: something is "
+            "drawn at random that nobody has asked for."
         )
 
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
@@ -222,14 +307,12 @@ class TestTransformerEmbedding:
     def test_dropout_rests_in_evaluation(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5).eval()
         tokens = torch.randint(7, (2, 5))
+        assert torch.equal(embedding(tokens), embedding(tokens)), (
+            "after .eval() two calls with the same tokens give different numbers: in evaluation "
+            "dropout must rest."
+        )
         expected = embedding.token(tokens) + embedding.position(torch.arange(5))
         torch.testing.assert_close(embedding(tokens), expected)
-
-    @pytest.mark.parametrize("habit", HABITS)
-    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
-    def test_it_has_good_habits(self, impl, positions, habit):
-        embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
-        habit(embedding, torch.randint(7, (2, 5)))
 
 
 @pytest.mark.exercise("TransformerEmbedding")
@@ -252,7 +335,10 @@ class TestStart:
         embedding = self.embedding(impl, "learned")
         embedding(torch.tensor([[6, 5, 0, 1]]), start=2).sum().backward()
         read = [table.grad.any(dim=1).nonzero().flatten().tolist() for table in tables(embedding)]
-        assert read == [[0, 1], [2, 3]]
+        assert read == [[0, 1], [2, 3]], (
+            "with start=2 of tokens 6, 5, 0, 1 the gradient should reach tokens [0, 1] at "
+            f"positions [2, 3]; it reaches tokens {read[0]} at positions {read[1]}."
+        )
 
     def test_dropout_acts_in_training(self, impl):
         embedding = self.embedding(impl, "learned", dropout=0.5)
@@ -266,28 +352,58 @@ def tables(embedding):
     return embedding.token.weight, embedding.position.weight
 
 
+def same(a, b):
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def as_complex(x):
+    """Features i and i + d_head / 2 as the parts of one number."""
+    return torch.complex(*x.chunk(2, dim=-1))
+
+
+def turned(x, angles):
+    pairs = as_complex(x.double()) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat((pairs.real, pairs.imag), dim=-1)
+
+
 @pytest.mark.exercise("rotate")
 class TestRotate:
+    @pytest.mark.parametrize("habit", HABITS)
+    def test_it_has_good_habits(self, impl, habit):
+        habit(impl.rotate, torch.randn(2, 5, 8), torch.arange(5))
+
     @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
     @pytest.mark.parametrize("positions", [[0, 1, 2, 3], [9, 4, 4, 31], [5]])
     def test_turns_pair_i_like_a_complex_number(self, impl, positions, lead):
         x = torch.randn(*lead, len(positions), 8)
         positions = torch.tensor(positions)
         angles = positions[:, None] / 10000 ** (torch.arange(4, dtype=torch.float64) / 4)
-        pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())  # features i and i + 4
-        turned = pairs * torch.polar(torch.ones_like(angles), angles)
-        expected = torch.cat((turned.real, turned.imag), dim=-1).float()
         # An angle near 31 is known to 2e-6 in float32.
-        torch.testing.assert_close(impl.rotate(x, positions), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            impl.rotate(x, positions), turned(x, angles).float(), rtol=0, atol=1e-5
+        )
+
+    def test_the_speed_of_each_pair(self, impl):
+        x = torch.randn(2, 8)
+        out = impl.rotate(x.clone(), torch.arange(2)).double()
+        angles = (as_complex(out[1]) / as_complex(x[1].double())).angle()
+        # That it is a turn, of pairs i and i + 4, and none at position 0.
+        expected = turned(x, torch.stack((torch.zeros(4), angles)))
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+        has_the_exponents(angles)
 
     def test_position_0_stays_as_it_is(self, impl):
         x = torch.randn(2, 3, 8)
-        torch.testing.assert_close(impl.rotate(x, torch.zeros(3, dtype=torch.long)), x)
+        out = impl.rotate(x.clone(), torch.zeros(3, dtype=torch.long))
+        assert same(out, x), "a vector at position 0 is turned by no angle, and came out another."
 
     def test_lengths_stay_as_they_are(self, impl):
         x = torch.randn(2, 20, 8)
-        turned = impl.rotate(x, torch.arange(20))
-        torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+        before, after = x.norm(dim=-1), impl.rotate(x.clone(), torch.arange(20)).norm(dim=-1)
+        assert same(after, before), (
+            "to turn a vector keeps its length; at positions 0, 1 and 2 the lengths were "
+            f"{told(before[0, :3])} and became {told(after[0, :3])}."
+        )
 
     @pytest.mark.parametrize("shift", [1, 50])
     def test_a_score_depends_on_the_distance_alone(self, impl, shift):
@@ -302,9 +418,17 @@ class TestRotate:
         came = impl.rotate(torch.randn(3, 8, dtype=dtype), torch.arange(3)).dtype
         assert came == dtype, f"{dtype} went in and {came} came out; x's dtype should stay."
 
-    @pytest.mark.parametrize("habit", HABITS)
-    def test_it_has_good_habits(self, impl, habit):
-        habit(impl.rotate, torch.randn(2, 5, 8), torch.arange(5))
+    def test_angles_are_exact_in_bfloat16_too(self, impl):
+        x, positions = torch.randn(3, 8).bfloat16(), torch.tensor([3, 257, 1001])
+        exact = turned(x, positions[:, None] / 10000 ** (torch.arange(4) / 4).double()).float()
+        plain = impl.rotate(x.float(), positions)
+        torch.testing.assert_close(plain, exact, rtol=0, atol=1e-3)
+        off = (impl.rotate(x, positions).float() - exact).abs().max().item()
+        assert off < 0.05, (
+            f"positions 3, 257 and 1001 come out right for x in float32 and off by up to {off:.2g} "
+            "for x in bfloat16, which has 8 binary digits: 257 would be 256 there. The angles must "
+            "be float32 whatever x is; their cosine and sine may then take its dtype."
+        )
 
     @pytest.mark.parametrize("width", [7, 1])
     def test_an_odd_width_is_an_error(self, impl, width):
