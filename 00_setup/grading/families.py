@@ -150,7 +150,7 @@ def explain_values(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
             "0 / 0, ln 0, or a softmax over nothing but -inf."
         )
     a, b = got.double(), want.double()
-    if a.numel() > 1 and (a == a.flatten()[0]).all():
+    if a.numel() > 2 and (a == a.flatten()[0]).all():
         return f"every number is {a.flatten()[0]:.4g}: nothing of the input has come through."
     return (
         by_factor(a, b, sizes)
@@ -201,7 +201,7 @@ def meaning(factor: float, sizes: Sizes) -> str:
 
 def by_map(got: Tensor, want: Tensor) -> str | None:
     """A known function of all of them."""
-    if not want.dim() or want.size(-1) < 2:  # the softmax of one number is 1, whatever it is
+    if want.unique().numel() < 3:  # one number or two are a function of the right ones by chance
         return None
     for words, function in MAPS:
         if same(got, function(want)):
@@ -272,9 +272,12 @@ def by_region(got: Tensor, want: Tensor, sizes: Sizes) -> str:
                 return f"{count}, all of them {words} the diagonal; {example}."
     for i, n in enumerate(want.shape):
         bad = wrong.movedim(i, 0).reshape(n, -1).any(1).nonzero().flatten().tolist()
+        axis = label(n, sizes) or f"axis {i}"
         if len(bad) < n and len(bad) <= 6:
-            axis = label(n, sizes) or f"axis {i}"
             return f"{count}, all of them at {axis} = {', '.join(map(str, bad))}; {example}."
+        if len({place % 2 for place in bad}) == 1:
+            parity = "odd" if bad[0] % 2 else "even"
+            return f"{count}, all of them at {parity} places along {axis}; {example}."
     return f"{count}; {example}."
 
 

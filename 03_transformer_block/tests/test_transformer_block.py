@@ -25,7 +25,7 @@ def randomize(module):
 
 
 def same(a, b):
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def keeps_its_digits(got, wanted):
@@ -58,8 +58,8 @@ def is_random(module, x):
 
 
 NOT_ASKED_FOR = (
-    "with dropout=0 two calls with the same input give different numbers: something is drawn at "
-    "random that nobody has asked for."
+    "built without `dropout`, which is then 0, it gives different numbers for the same input: "
+    "something is drawn at random that nobody has asked for."
 )
 NOT_AT_REST = (
     "after .eval() two calls with the same input give different numbers: in evaluation dropout "
@@ -122,8 +122,8 @@ class NormTests:
         norm, zeros = self.build(impl, 8), torch.zeros(2, 8)
         out = norm(zeros)
         assert out.isfinite().all(), (
-            "features that are all 0 went in and nan came out: 0 / 0. eps under the root keeps it "
-            "from being 0."
+            f"features that are all 0 went in and {out.flatten()[0].item()} came out. With eps "
+            "added under the root nothing is divided by 0, and the root is of no negative number."
         )
         torch.testing.assert_close(out, self.expected(norm, zeros))
 

@@ -17,6 +17,14 @@ from tiny_transformer.setup.grading.examples import the_example_is_true
 from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out, refuses
 
 
+def same(a, b):
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def told(numbers):
+    return f"[{', '.join(f'{round(number, 6) + 0:.3g}' for number in numbers.tolist())}]"
+
+
 @pytest.mark.exercise("CharTokenizer")
 class TestCharTokenizer:
     def test_ids_count_the_distinct_characters_in_sorted_order(self, impl):
@@ -38,6 +46,10 @@ class TestCharTokenizer:
         assert vocab_size == 3
 
     def test_white_space_counts_like_any_character(self, impl):
+        assert (impl.CharTokenizer("banana").vocab_size, impl.CharTokenizer("z").vocab_size) == (
+            3,
+            1,
+        )
         for text in "\n a \n", " ", "\t\n":
             try:
                 size = impl.CharTokenizer(text).vocab_size
@@ -48,7 +60,7 @@ class TestCharTokenizer:
                     pytrace=False,
                 )
             assert size == len(set(text)), (
-                f"{text!r} has {len(set(text))} distinct characters, and vocab_size is {size}. "
+                f"{text!r} has {len(set(text))} distinct characters, and vocab_size is {size!r}. "
                 "White space counts like any other character, at the ends too."
             )
 
@@ -72,8 +84,10 @@ class TestCharTokenizer:
         assert impl.CharTokenizer("abc").decode([]) == ""
 
     def test_an_unknown_character_is_an_error_that_names_it(self, impl):
+        tokenizer = impl.CharTokenizer("cafe")
+        assert list(tokenizer.encode("face")) == [3, 0, 1, 2]
         with pytest.raises(ValueError) as caught:
-            impl.CharTokenizer("cafe").encode("café")
+            tokenizer.encode("café")
         assert "é" in str(caught.value).replace("café", ""), (
             f"encoding 'café' with an unknown 'é' raised ValueError({str(caught.value)!r}), whose "
             "message does not say which character is unknown."
@@ -125,10 +139,6 @@ class TestTokenEmbedding:
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.TokenEmbedding(7, 4), torch.randint(7, (2, 5)))
-
-
-def told(numbers):
-    return f"[{', '.join(f'{round(number, 6) + 0:.3g}' for number in numbers.tolist())}]"
 
 
 def has_the_exponents(angles):
@@ -199,25 +209,39 @@ class TestLearnedPositions:
         habit(impl.LearnedPositions(8, 4), torch.arange(5))
 
 
+def adds(embedding, positions, tokens):
+    """That it adds these vectors, (T, d_model), to those of its tokens."""
+    out, vectors = embedding(tokens), embedding.token(tokens)
+    assert out.shape == vectors.shape
+    for t, (got, wanted) in enumerate(zip((out - vectors)[0], positions, strict=True)):
+        assert same(got, wanted), (
+            f"its result minus the tokens' vectors is {told(got)} at position {t}, where "
+            f"{told(wanted)} should be added."
+        )
+    torch.testing.assert_close(out, vectors + positions)
+
+
 @pytest.mark.exercise("TransformerEmbedding")
 class TestTransformerEmbedding:
+    def test_without_dropout_nothing_is_random(self, impl):
+        embedding, tokens = impl.TransformerEmbedding(7, 4, max_len=8), torch.randint(7, (2, 5))
+        assert same(embedding(tokens), embedding(tokens)), (
+            "built without `dropout`, which is then 0, it gives different numbers for the same "
+            "tokens: something is drawn at random that nobody has asked for."
+        )
+
     @pytest.mark.parametrize("B, T", [(2, 5), (1, 1), (2, 8)])
     def test_learned_positions_are_added_to_the_tokens(self, impl, B, T):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8)
-        tokens = torch.randint(7, (B, T))
-        expected = embedding.token(tokens) + embedding.position(torch.arange(T))
-        torch.testing.assert_close(embedding(tokens), expected)
+        adds(embedding, embedding.position(torch.arange(T)), torch.randint(7, (B, T)))
 
     def test_sinusoidal_positions_are_added_to_the_tokens(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions="sinusoidal")
-        tokens = torch.randint(7, (2, 5))
-        expected = embedding.token(tokens) + sinusoidal_positions(5, 4)
-        torch.testing.assert_close(embedding(tokens), expected)
+        adds(embedding, sinusoidal_positions(5, 4), torch.randint(7, (2, 5)))
 
     def test_rope_adds_nothing_here(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions="rope")
-        tokens = torch.randint(7, (2, 5))
-        torch.testing.assert_close(embedding(tokens), embedding.token(tokens))
+        adds(embedding, torch.zeros(5, 4), torch.randint(7, (2, 5)))
 
     def test_learned_positions_are_parameters(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8)
@@ -265,8 +289,10 @@ class TestTransformerEmbedding:
 
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
     def test_keeps_the_dtype_of_its_weights(self, impl, positions):
-        embedding = impl.TransformerEmbedding(7, 4, 8, positions=positions).bfloat16()
-        came = embedding(torch.zeros(2, 5, dtype=torch.long)).dtype
+        embedding = impl.TransformerEmbedding(7, 4, 8, positions=positions)
+        tokens = torch.zeros(2, 5, dtype=torch.long)
+        assert embedding(tokens).dtype == torch.float32
+        came = embedding.bfloat16()(tokens).dtype
         assert came == torch.bfloat16, (
             f"with positions={positions!r} a model in bfloat16 got {came}: what is added to the "
             "tokens' vectors, or what comes of it, should have their dtype."
@@ -288,13 +314,6 @@ class TestTransformerEmbedding:
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, positions=positions)
         habit(embedding, torch.randint(7, (2, 5)))
 
-    def test_without_dropout_nothing_is_random(self, impl):
-        embedding, tokens = impl.TransformerEmbedding(7, 4, max_len=8), torch.randint(7, (2, 5))
-        assert torch.equal(embedding(tokens), embedding(tokens)), (
-            "with dropout=0 two calls with the same tokens give different numbers: something is "
-            "drawn at random that nobody has asked for."
-        )
-
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
     def test_dropout_acts_on_the_sum_in_training(self, impl, positions):
         embedding = impl.TransformerEmbedding(7, 4, 8, dropout=0.25, positions=positions)
@@ -307,7 +326,7 @@ class TestTransformerEmbedding:
     def test_dropout_rests_in_evaluation(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5).eval()
         tokens = torch.randint(7, (2, 5))
-        assert torch.equal(embedding(tokens), embedding(tokens)), (
+        assert same(embedding(tokens), embedding(tokens)), (
             "after .eval() two calls with the same tokens give different numbers: in evaluation "
             "dropout must rest."
         )
@@ -352,10 +371,6 @@ def tables(embedding):
     return embedding.token.weight, embedding.position.weight
 
 
-def same(a, b):
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
 def as_complex(x):
     """Features i and i + d_head / 2 as the parts of one number."""
     return torch.complex(*x.chunk(2, dim=-1))
@@ -395,15 +410,18 @@ class TestRotate:
     def test_position_0_stays_as_it_is(self, impl):
         x = torch.randn(2, 3, 8)
         out = impl.rotate(x.clone(), torch.zeros(3, dtype=torch.long))
+        assert out.shape == x.shape
         assert same(out, x), "a vector at position 0 is turned by no angle, and came out another."
 
     def test_lengths_stay_as_they_are(self, impl):
-        x = torch.randn(2, 20, 8)
-        before, after = x.norm(dim=-1), impl.rotate(x.clone(), torch.arange(20)).norm(dim=-1)
-        assert same(after, before), (
-            "to turn a vector keeps its length; at positions 0, 1 and 2 the lengths were "
-            f"{told(before[0, :3])} and became {told(after[0, :3])}."
-        )
+        x = torch.randn(20, 8)
+        out = impl.rotate(x.clone(), torch.arange(20))
+        assert out.shape == x.shape
+        for t, (now, then) in enumerate(zip(out.norm(dim=-1), x.norm(dim=-1), strict=True)):
+            assert same(now, then), (
+                f"to turn a vector keeps its length; at position {t} it was {then:.4g} and became "
+                f"{now:.4g}."
+            )
 
     @pytest.mark.parametrize("shift", [1, 50])
     def test_a_score_depends_on_the_distance_alone(self, impl, shift):
