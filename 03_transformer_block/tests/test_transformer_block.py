@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tiny_transformer.multihead.reference import MultiHeadAttention
 from tiny_transformer.setup.grading.doors import calls, unused
 from tiny_transformer.setup.grading.examples import the_example_is_true
-from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out
+from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out, listed
 from tiny_transformer.transformer_block.reference import LayerNorm, RMSNorm
 
 tanh_gelu = partial(F.gelu, approximate="tanh")
@@ -80,9 +81,9 @@ class TestGelu:
         if not torch.allclose(inner, a * x + b * x**3):  # it has another form
             pytest.fail("it is not of the form x / 2 (1 + tanh(a x + b x^3)), whatever a and b.")
         assert (a, b) == pytest.approx((0.797885, 0.035677), abs=2e-6), (
-            f"by its results your tanh is of {a:.4f} x + {b:.4f} x^3; it should be of sqrt(2 / pi) "
-            "(x + 0.044715 x^3), which is 0.7979 x + 0.0357 x^3. One of the constants differs, or "
-            "where a parenthesis ends."
+            f"by its results your tanh is of {a:.6f} x + {b:.6f} x^3; it should be of sqrt(2 / pi) "
+            "(x + 0.044715 x^3), which is 0.797885 x + 0.035677 x^3. One of the constants differs, "
+            "or where a parenthesis ends."
         )
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -172,7 +173,7 @@ class NormTests:
         if torch.allclose(added, first, rtol=1e-3, atol=1e-12):  # the same for all
             assert torch.allclose(first, torch.tensor(eps).double(), rtol=1e-3), (
                 "where features hardly vary, it divides as if "
-                f"{max(first.item(), 0):.1g} were added under the root. {told}"
+                f"{max(first.item(), 0):.2g} were added under the root. {told}"
             )
         torch.testing.assert_close(out, self.expected(norm, faint, eps), rtol=1e-4, atol=1e-5)
 
@@ -185,9 +186,10 @@ class NormTests:
     def test_starts_with_scale_1_and_shift_0(self, impl):
         norm = getattr(impl, self.name)(8)
         for name, start in zip(self.shapes, (1.0, 0.0), strict=False):
-            assert getattr(norm, name).tolist() == [start] * 8, (
-                f"its {name} starts as {getattr(norm, name).tolist()}; all should be {start:.0f}, "
-                "so that at first it normalizes and does no more."
+            learned = getattr(norm, name).tolist()
+            assert learned == [start] * 8, (
+                f"its {name} starts as {', '.join(f'{number:.3g}' for number in learned)}; all "
+                f"should be {start:.0f}, so that at first it normalizes and does no more."
             )
 
     def test_its_example_is_true(self, impl):
@@ -268,7 +270,9 @@ class TestFeedForward:
     def test_dropout_acts_on_the_output_in_training(self, impl):
         layer = randomize(impl.FeedForward(8, 24, dropout=0.25))
         x = torch.randn(8, 32, 8)
-        is_dropped_out(layer(x), up_gelu_down(layer, x), 0.25)
+        noisy, whole = layer(x), layer.eval()(x)
+        torch.testing.assert_close(whole, up_gelu_down(layer, x))
+        is_dropped_out(noisy, whole, 0.25)
 
     def test_dropout_rests_in_evaluation(self, impl):
         layer = impl.FeedForward(8, 24, dropout=0.5).eval()
@@ -277,11 +281,20 @@ class TestFeedForward:
         torch.testing.assert_close(layer(x), up_gelu_down(layer, x))
 
 
-PARTS = {  # what each part is, and what it learns
-    "ln_1": ("LayerNorm", {"weight", "bias"}),
-    "ln_2": ("LayerNorm", {"weight", "bias"}),
-    "attention": ("MultiHeadAttention", {"q_proj", "k_proj", "v_proj", "out_proj"}),
-    "feed_forward": ("FeedForward", {"up", "down"}),
+def linear(name, d_in, d_out):
+    return {f"{name}.weight": (d_out, d_in), f"{name}.bias": (d_out,)}
+
+
+NORM = {"weight": (16,), "bias": (16,)}
+PROJECTIONS = "q_proj", "k_proj", "v_proj", "out_proj"
+PARTS = {  # what each part of a block of 16 features and d_ff 40 is, and what it learns
+    "ln_1": ("LayerNorm", NORM),
+    "ln_2": ("LayerNorm", NORM),
+    "attention": (
+        "MultiHeadAttention",
+        {k: shape for name in PROJECTIONS for k, shape in linear(name, 16, 16).items()},
+    ),
+    "feed_forward": ("FeedForward", linear("up", 16, 40) | linear("down", 40, 16)),
 }
 
 
@@ -332,11 +345,11 @@ class TestTransformerBlock:
 
     @pytest.mark.parametrize("part", ["ln_1", "ln_2", "attention", "feed_forward"])
     def test_each_part_is_what_the_course_puts_there(self, impl, part):
-        made, (kind, learned) = getattr(impl.TransformerBlock(16, 4, 40), part), PARTS[part]
-        names = [name for name, _ in made.named_parameters()]
-        assert {name.partition(".")[0] for name in names} == learned, (
-            f"its {part} is of the class {type(made).__name__}, with the parameters "
-            f"{', '.join(names)}; it should be a {kind}, which learns {', '.join(sorted(learned))}."
+        made, (kind, shapes) = getattr(impl.TransformerBlock(16, 4, 40), part), PARTS[part]
+        found = {name: tuple(parameter.shape) for name, parameter in made.named_parameters()}
+        assert found == shapes, (
+            f"the {part} of a TransformerBlock(16, 4, 40) is of the class {type(made).__name__}, "
+            f"with the parameters {listed(found)}; it should be a {kind}, with {listed(shapes)}."
         )
 
     @pytest.mark.parametrize("habit", HABITS)
@@ -382,6 +395,22 @@ class TestTransformerBlock:
             "positions 4 and 5 were changed, and what comes out at 0 to 3 changed with them: no "
             "position may read a later one. Attention does not where it is causal."
         )
+
+    def test_its_attention_has_the_heads_that_were_asked_for(self, impl):
+        attention, expected = impl.TransformerBlock(16, 4, 40).attention, MultiHeadAttention(16, 4)
+        expected.load_state_dict(attention.state_dict())
+        x = torch.randn(2, 6, 16)
+        assert same(attention(x), expected(x)), (
+            "the attention of a TransformerBlock(16, 4, 40) gives other numbers than "
+            "MultiHeadAttention(16, 4) with the same weights: hand it d_model and n_heads."
+        )
+
+    def test_its_gradient_agrees_with_torch(self, impl):
+        block = randomize(impl.TransformerBlock(16, 4, 40)).double()
+        hidden = torch.ones(6, 6, dtype=torch.bool).triu(1)
+        x = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
+        expected = torch_twin(block).double()(x, src_mask=hidden)
+        has_the_gradients(block(x), expected, {"x": x})
 
     def test_the_gradient_reaches_every_parameter(self, impl):
         block = randomize(impl.TransformerBlock(16, 4, 40))
