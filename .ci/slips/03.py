@@ -615,3 +615,106 @@ class TransformerBlock(nn.Module):
         never=[r"no part"],
     ),
 ]
+
+EXTRA = [
+    Slip(
+        "gelu",
+        "a root of few digits",
+        """
+def gelu(x):
+    return 0.5 * x * (1 + torch.tanh(0.7979 * (x + 0.044715 * x**3)))
+""",
+        say=[r"0\.797900", r"0\.797885"],
+        never=[r"float32"],
+    ),
+    Slip(
+        "LayerNorm",
+        "starts exchanged",
+        but(
+            LAYER_NORM,
+            "self.weight = nn.Parameter(torch.ones(d_model))",
+            "self.weight = nn.Parameter(torch.zeros(d_model))",
+        ),
+        say=[r"weight starts as 0", r"should be 1"],
+        never=[r"digits", r"\beps\b"],
+    ),
+    Slip(
+        "LayerNorm",
+        "variance over positions",
+        but(LAYER_NORM, "c.pow(2).mean(-1", "c.pow(2).mean(-2"),
+        say=[r"position"],
+        never=[r"digits", r"\beps\b"],
+    ),
+    Slip(
+        "RMSNorm",
+        "computed in float32",
+        but(
+            RMS_NORM,
+            "return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight",
+            "y = x.float()\n        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)\n        return y.type_as(x) * self.weight",
+        ),
+        say=[r"float32"],
+        never=[r"numbers are right", r"\beps\b"],
+    ),
+    Slip(
+        "FeedForward",
+        "a residual of its own",
+        but(FEED_FORWARD, "return self", "return x + self"),
+        say=[r"add the input"],
+        never=[r"dropout"],
+    ),
+    Slip(
+        "FeedForward",
+        "dropout in evaluation too",
+        but(
+            but(FEED_FORWARD, "self.drop = nn.Dropout(dropout)", "self.p = dropout"),
+            "self.drop(self.down(gelu(self.up(x))))",
+            "nn.functional.dropout(self.down(gelu(self.up(x))), self.p)",
+        ),
+        say=[r"eval"],
+        never=[r"asked for"],
+    ),
+    Slip(
+        "FeedForward",
+        "dropout of 0.1 by default",
+        but(FEED_FORWARD, "dropout=0.0", "dropout=0.1"),
+        say=[r"without `dropout`", r"random"],
+        never=[r"eval"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "network as wide as there are heads",
+        but(BLOCK, "FeedForward(d_model, d_ff", "FeedForward(d_model, n_heads"),
+        say=[r"feed_forward", r"\(40, 16\)"],
+        never=[r"RuntimeError"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "one head",
+        but(BLOCK, "(d_model, n_heads, dropout)", "(d_model, 1, dropout)"),
+        say=[r"n_heads"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "network first",
+        but(
+            BLOCK,
+            """        x = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
+        return x + self.feed_forward(self.ln_2(x))
+""",
+            """        x = x + self.feed_forward(self.ln_2(x))
+        return x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
+""",
+        ),
+        say=[r"comes first"],
+        never=[r"side by side"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "the stream detached",
+        but(BLOCK, "return x + self", "return x.detach() + self"),
+        say=[r"gradient with respect to x"],
+        never=[r"numbers are wrong"],
+    ),
+]

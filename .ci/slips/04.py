@@ -470,6 +470,9 @@ def rotate(x, positions):
 """,
         right=True,
     ),
+]
+
+EXTRA = [
     # ---- by another reader
     Slip(
         "CharTokenizer",
@@ -607,5 +610,103 @@ class TokenEmbedding(nn.Module):
         but(ROTATE, "positions[:, None] * freq", "(positions - positions[0])[:, None] * freq"),
         say=[r"from the first"],
         never=[r"ignore", r"clockwise"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "no set",
+        but(CHARS, "sorted(set(text))", "sorted(text)"),
+        say=[r"vocab_size returned|expected"],
+        never=[r"white space"],
+    ),
+    Slip(
+        "TokenEmbedding",
+        "max_norm",
+        """
+class TokenEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(vocab_size, d_model))
+
+    def forward(self, tokens):
+        return nn.functional.embedding(tokens, self.weight, max_norm=1.0)
+""",
+        say=[r"changes its weight"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "LearnedPositions",
+        "starts as waves",
+        """
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(sinusoidal_positions(max_len, d_model))
+
+    def forward(self, positions):
+        return self.weight[positions]
+""",
+        say=[r"random"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "LearnedPositions",
+        "from the first position",
+        """
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(max_len, d_model))
+
+    def forward(self, positions):
+        return self.weight[positions - positions[0]]
+""",
+        say=[r"row 0", r"row 6"],
+        never=[r"whichever positions"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "positions in bfloat16",
+        but(WAVES, "torch.arange(T, dtype=torch.float32)", "torch.arange(T).bfloat16()"),
+        say=[r"position 257", r"digits"],
+        never=[r"exponent"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "an exponent for each feature",
+        """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T, dtype=torch.float32).unsqueeze(1)
+    out = t * 10000.0 ** (-torch.arange(d_model) / d_model)
+    out[:, 0::2] = torch.sin(out[:, 0::2])
+    out[:, 1::2] = torch.cos(out[:, 1::2])
+    return out
+""",
+        say=[r"one angle"],
+        never=[r"swapped|exchanged"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "dropout in evaluation too",
+        but(
+            but(EMBEDDING, "self.dropout = nn.Dropout(dropout)", "self.p = dropout"),
+            "self.dropout(x)",
+            "nn.functional.dropout(x, self.p)",
+        ),
+        say=[r"eval"],
+        never=[r"after all else"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "positions one too late",
+        but(EMBEDDING, "torch.arange(start, T,", "torch.arange(start + 1, T + 1,"),
+        say=[r"at position 0", r"added"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "rotate",
+        "positions in half precision",
+        but(ROTATE, "positions[:, None] * freq", "positions[:, None].half() * freq"),
+        say=[r"4097", r"digits"],
+        never=[r"exponent"],
     ),
 ]

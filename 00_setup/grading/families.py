@@ -147,7 +147,8 @@ def explain_values(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     if got.isnan().sum() > want.isnan().sum():
         return (
             f"{int(got.isnan().sum())} of {got.numel()} numbers are NaN: look for inf - inf, "
-            "0 / 0, ln 0, or a softmax over nothing but -inf."
+            "0 / 0, ln 0, a softmax over nothing but -inf, or places of torch.empty that were "
+            "never filled."
         )
     a, b = got.double(), want.double()
     if a.numel() > 2 and (a == a.flatten()[0]).all():
@@ -166,9 +167,10 @@ def by_factor(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     finite = want.isfinite() & got.isfinite()
     a, b = got[finite], want[finite]
     factor = (a @ b / (b @ b)).item()
-    if b.unique().numel() < 2:  # of one number anything is a multiple
+    if b[b != 0].unique().numel() < 2:  # of one number anything is a multiple
         name = meaning(factor, sizes)
-        return f"it is {factor:.4g}{name} times what it should be." if name else None
+        multiple = name and same(a, b * factor)
+        return f"it is {factor:.4g}{name} times what it should be." if multiple else None
     if factor and same(got, want * factor):
         if same(got, -want):
             return "the right numbers with the wrong sign."

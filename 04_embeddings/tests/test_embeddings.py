@@ -1,10 +1,10 @@
 """Module 04. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import itertools
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tiny_transformer.embeddings.reference import (
     CharTokenizer,
@@ -100,12 +100,33 @@ class TestCharTokenizer:
         the_example_is_true(impl, "CharTokenizer")
 
 
-def start_random(table):
+def start_random(make):
+    table, other = make().weight, make().weight
     assert table.isfinite().all() and 1e-3 < table.std() < 10, (
         f"the table starts with a standard deviation of {table.std().item():.2g}; its rows should "
         "start random, about 1 in size or somewhat less. torch.empty and zeros are not random."
     )
     assert len(table.unique(dim=0)) == len(table), "two rows of the table start alike."
+    assert not torch.equal(table, other), "two tables start alike: nothing is random in them."
+
+
+def looks_up(table, ids, name):
+    """That a table gives for each of `ids` the row of its weight as it was before."""
+    weight = table.weight.detach().clone()
+    out = table(ids)
+    assert torch.equal(table.weight, weight), (
+        "to look something up changes its weight; it should leave it as it was."
+    )
+    assert same(table(ids), out), (
+        "the same ids, looked up twice, give different numbers: something is random that should "
+        "not be."
+    )
+    assert out.shape == (*ids.shape, weight.size(1))
+    for i, got in zip(ids.flatten().tolist(), out.reshape(-1, weight.size(1)), strict=True):
+        rows = [row for row, vector in enumerate(weight) if same(got, vector)]
+        came = f"row {rows[0]} of its weight" if rows else f"{told(got)}, which is no row there"
+        assert same(got, weight[i]), f"{name} {i} gives {came}; it should give row {i}."
+    torch.testing.assert_close(out, weight[ids])
 
 
 @pytest.mark.exercise("TokenEmbedding")
@@ -114,18 +135,17 @@ class TestTokenEmbedding:
         has_parameters(impl.TokenEmbedding(7, 4), {"weight": (7, 4)})
 
     def test_its_rows_start_random(self, impl):
-        start_random(impl.TokenEmbedding(50, 8).weight)
+        start_random(lambda: impl.TokenEmbedding(50, 8))
 
     @pytest.mark.parametrize("shape", [(2, 5), (1, 1)])
-    def test_agrees_with_torch(self, impl, shape):
-        embedding = impl.TokenEmbedding(7, 4)
-        tokens = torch.randint(7, shape)
-        torch.testing.assert_close(embedding(tokens), F.embedding(tokens, embedding.weight))
+    def test_looks_each_token_up(self, impl, shape):
+        looks_up(impl.TokenEmbedding(7, 4), torch.randint(7, shape), "token")
 
     def test_a_token_seen_twice_learns_from_both(self, impl):
-        embedding = impl.TokenEmbedding(5, 3)
-        upstream = torch.randn(1, 4, 3)
-        (embedding(torch.tensor([[2, 0, 2, 4]])) * upstream).sum().backward()
+        embedding, tokens = impl.TokenEmbedding(5, 3), torch.tensor([[2, 0, 2, 4]])
+        upstream, out = torch.randn(1, 4, 3), embedding(tokens)
+        torch.testing.assert_close(out, embedding.weight[tokens])
+        (out * upstream).sum().backward()
         expected = torch.zeros(5, 3)
         expected[0], expected[4] = upstream[0, 1], upstream[0, 3]
         expected[2] = upstream[0, 0] + upstream[0, 2]
@@ -141,6 +161,16 @@ class TestTokenEmbedding:
         habit(impl.TokenEmbedding(7, 4), torch.randint(7, (2, 5)))
 
 
+def waves(T, d_model):
+    """Feature by feature, as the paper has it."""
+    table = torch.empty(T, d_model)
+    for t in range(T):
+        for i in range(d_model // 2):
+            angle = t / 10000 ** (2 * i / d_model)
+            table[t, 2 * i], table[t, 2 * i + 1] = math.sin(angle), math.cos(angle)
+    return table
+
+
 def has_the_exponents(angles):
     """That pair i of 4 turns at position 1 by 10000^(-i / 4)."""
     exponents, expected = -angles.abs().log() / math.log(10000), torch.arange(4) / 4
@@ -154,22 +184,32 @@ def has_the_exponents(angles):
 class TestSinusoidalPositions:
     def test_the_speeds_of_its_waves(self, impl):
         table = impl.sinusoidal_positions(4, 8).double()
+        squares = table[:, 0::2].square() + table[:, 1::2].square()
+        for t, i in itertools.product(range(4), range(4)):
+            assert abs(squares[t, i] - 1) < 1e-2, (
+                f"features {2 * i} and {2 * i + 1} are sine and cosine of one angle, so that their "
+                f"squares add up to 1; at position {t} they add up to {squares[t, i]:.4g}."
+            )
         angles = torch.atan2(table[1, 0::2], table[1, 1::2])
-        turned = torch.arange(4)[:, None] * angles
-        waves = torch.stack((turned.sin(), turned.cos()), dim=-1).flatten(1)
-        torch.testing.assert_close(table, waves, rtol=0, atol=1e-5)  # sines and cosines, paired
+        turns = torch.arange(4)[:, None] * angles
+        paired = torch.stack((turns.sin(), turns.cos()), dim=-1).flatten(1)
+        torch.testing.assert_close(table, paired, rtol=0, atol=1e-5)
         has_the_exponents(angles)
 
     @pytest.mark.parametrize("T, d_model", [(40, 16), (1, 2)])
     def test_is_the_formula_of_the_paper(self, impl, T, d_model):
-        expected = torch.empty(T, d_model)
-        for t in range(T):
-            for i in range(d_model // 2):
-                angle = t / 10000 ** (2 * i / d_model)
-                expected[t, 2 * i], expected[t, 2 * i + 1] = math.sin(angle), math.cos(angle)
         # An angle near 40 is known to 4e-6 in float32, and so are its sine and cosine.
         table = impl.sinusoidal_positions(T, d_model)
-        torch.testing.assert_close(table, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(table, waves(T, d_model), rtol=0, atol=1e-5)
+
+    def test_far_positions_are_as_right_as_near_ones(self, impl):
+        table, expected = impl.sinusoidal_positions(2100, 4), waves(2100, 4)
+        torch.testing.assert_close(table[:40], expected[:40], rtol=0, atol=1e-5)
+        off = (table - expected).abs().amax(dim=1)
+        assert off.isfinite().all() and off.max() < 1e-3, (
+            f"positions 0 to 39 are right, and position {(~(off < 1e-3)).nonzero()[0].item()} is "
+            "not. Are positions or angles kept in fewer digits than float32 has?"
+        )
 
     @pytest.mark.parametrize("shift", [1, 9])
     def test_a_shift_turns_each_pair_by_the_same_angle_everywhere(self, impl, shift):
@@ -188,17 +228,17 @@ class TestLearnedPositions:
         has_parameters(impl.LearnedPositions(max_len=8, d_model=4), {"weight": (8, 4)})
 
     def test_its_rows_start_random(self, impl):
-        start_random(impl.LearnedPositions(50, 8).weight)
+        start_random(lambda: impl.LearnedPositions(50, 8))
 
     @pytest.mark.parametrize("positions", [[0, 1, 2], [6, 7], [0], [5, 1, 5, 7]])
     def test_looks_each_position_up(self, impl, positions):
-        layer = impl.LearnedPositions(max_len=8, d_model=4)
-        out = layer(torch.tensor(positions))
-        torch.testing.assert_close(out, torch.stack([layer.weight[t] for t in positions]))
+        looks_up(impl.LearnedPositions(8, 4), torch.tensor(positions), "position")
 
     def test_the_gradient_reaches_the_positions_that_were_read_and_no_others(self, impl):
         layer = impl.LearnedPositions(max_len=4, d_model=2)
-        layer(torch.arange(3)).sum().backward()
+        out = layer(torch.arange(3))
+        torch.testing.assert_close(out, layer.weight[:3])
+        out.sum().backward()
         assert layer.weight.grad.tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]], (
             "positions 0, 1 and 2 of 4 were read and their sum taken, so rows 0 to 2 of its weight "
             f"should have a gradient of 1 and row 3 of 0; it is {layer.weight.grad.tolist()}."
@@ -207,6 +247,12 @@ class TestLearnedPositions:
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
         habit(impl.LearnedPositions(8, 4), torch.arange(5))
+
+
+NOT_AT_REST = (
+    "after .eval() two calls with the same tokens give different numbers: in evaluation dropout "
+    "must rest."
+)
 
 
 def adds(embedding, positions, tokens):
@@ -321,15 +367,13 @@ class TestTransformerEmbedding:
             embedding.token.weight.uniform_(2, 3)  # so that no sum is 0
         tokens = torch.randint(7, (64, 8))
         noisy, whole = embedding(tokens), embedding.eval()(tokens)
+        assert same(whole, embedding(tokens)), NOT_AT_REST
         is_dropped_out(noisy, whole, 0.25, "the sum of tokens and positions")
 
     def test_dropout_rests_in_evaluation(self, impl):
         embedding = impl.TransformerEmbedding(7, 4, max_len=8, dropout=0.5).eval()
         tokens = torch.randint(7, (2, 5))
-        assert same(embedding(tokens), embedding(tokens)), (
-            "after .eval() two calls with the same tokens give different numbers: in evaluation "
-            "dropout must rest."
-        )
+        assert same(embedding(tokens), embedding(tokens)), NOT_AT_REST
         expected = embedding.token(tokens) + embedding.position(torch.arange(5))
         torch.testing.assert_close(embedding(tokens), expected)
 
@@ -376,6 +420,11 @@ def as_complex(x):
     return torch.complex(*x.chunk(2, dim=-1))
 
 
+def angles_of(positions):
+    """Of the four pairs of 8 features."""
+    return positions[:, None] / 10000 ** (torch.arange(4, dtype=torch.float64) / 4)
+
+
 def turned(x, angles):
     pairs = as_complex(x.double()) * torch.polar(torch.ones_like(angles), angles)
     return torch.cat((pairs.real, pairs.imag), dim=-1)
@@ -392,11 +441,9 @@ class TestRotate:
     def test_turns_pair_i_like_a_complex_number(self, impl, positions, lead):
         x = torch.randn(*lead, len(positions), 8)
         positions = torch.tensor(positions)
-        angles = positions[:, None] / 10000 ** (torch.arange(4, dtype=torch.float64) / 4)
+        expected = turned(x, angles_of(positions)).float()
         # An angle near 31 is known to 2e-6 in float32.
-        torch.testing.assert_close(
-            impl.rotate(x, positions), turned(x, angles).float(), rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(impl.rotate(x, positions), expected, rtol=0, atol=1e-5)
 
     def test_the_speed_of_each_pair(self, impl):
         x = torch.randn(2, 8)
@@ -436,11 +483,19 @@ class TestRotate:
         came = impl.rotate(torch.randn(3, 8, dtype=dtype), torch.arange(3)).dtype
         assert came == dtype, f"{dtype} went in and {came} came out; x's dtype should stay."
 
+    def test_far_positions_turn_as_right_as_near_ones(self, impl):
+        x, positions = torch.randn(3, 8), torch.tensor([3, 257, 4097])
+        out, exact = impl.rotate(x.clone(), positions), turned(x, angles_of(positions)).float()
+        torch.testing.assert_close(out[0], exact[0], rtol=0, atol=1e-5)
+        assert torch.allclose(out, exact, rtol=0, atol=1e-2), (
+            "position 3 is turned right, and position 257 or 4097 is not. Are positions or angles "
+            "kept in fewer digits than float32 has?"
+        )
+
     def test_angles_are_exact_in_bfloat16_too(self, impl):
         x, positions = torch.randn(3, 8).bfloat16(), torch.tensor([3, 257, 1001])
-        exact = turned(x, positions[:, None] / 10000 ** (torch.arange(4) / 4).double()).float()
-        plain = impl.rotate(x.float(), positions)
-        torch.testing.assert_close(plain, exact, rtol=0, atol=1e-3)
+        exact = turned(x, angles_of(positions)).float()
+        torch.testing.assert_close(impl.rotate(x.float(), positions), exact, rtol=0, atol=1e-3)
         off = (impl.rotate(x, positions).float() - exact).abs().max().item()
         assert off < 0.05, (
             f"positions 3, 257 and 1001 come out right for x in float32 and off by up to {off:.2g} "
