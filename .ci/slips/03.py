@@ -480,6 +480,38 @@ def gelu(x):
     ),
     Slip(
         "LayerNorm",
+        "shift before scale",
+        but(
+            LAYER_NORM,
+            "c / torch.sqrt(var + self.eps) * self.weight + self.bias",
+            "(c / torch.sqrt(var + self.eps) + self.bias) * self.weight",
+        ),
+        say=[r"normalized \* weight \+ bias|shift"],
+        never=[r"E\[x|digits", r"\beps\b"],
+    ),
+    Slip(
+        "RMSNorm",
+        "eps outside, times one over",
+        but(
+            RMS_NORM,
+            "torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
+            "(1 / (x.pow(2).mean(-1, keepdim=True).sqrt() + self.eps))",
+        ),
+        say=[r"eps to the root"],
+        never=[r"not divided"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "one norm for both",
+        but(BLOCK, "self.ln_2 = LayerNorm(d_model)", "self.ln_2 = self.ln_1"),
+        say=[r"one and the same"],
+        never=[r"no part"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "LayerNorm",
         "mean and variance without a gradient",
         but(
             LAYER_NORM,
@@ -494,17 +526,6 @@ def gelu(x):
         ),
         say=[r"gradient with respect to x", r"no_grad"],
         never=[r"float32", r"numbers are wrong"],
-    ),
-    Slip(
-        "LayerNorm",
-        "shift before scale",
-        but(
-            LAYER_NORM,
-            "c / torch.sqrt(var + self.eps) * self.weight + self.bias",
-            "(c / torch.sqrt(var + self.eps) + self.bias) * self.weight",
-        ),
-        say=[r"normalized \* weight \+ bias|shift"],
-        never=[r"E\[x|digits", r"\beps\b"],
     ),
     Slip(
         "LayerNorm",
@@ -547,17 +568,6 @@ def gelu(x):
         but(RMS_NORM, "x.pow(2)", "x.detach().pow(2)"),
         say=[r"gradient with respect to x", r"detach"],
         never=[r"float32", r"numbers are wrong"],
-    ),
-    Slip(
-        "RMSNorm",
-        "eps outside, times one over",
-        but(
-            RMS_NORM,
-            "torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
-            "(1 / (x.pow(2).mean(-1, keepdim=True).sqrt() + self.eps))",
-        ),
-        say=[r"eps to the root"],
-        never=[r"not divided"],
     ),
     Slip(
         "RMSNorm",
@@ -607,16 +617,6 @@ class TransformerBlock(nn.Module):
         say=[r"ln_2", r"RMSNorm", r"LayerNorm"],
         never=[r"AttributeError"],
     ),
-    Slip(
-        "TransformerBlock",
-        "one norm for both",
-        but(BLOCK, "self.ln_2 = LayerNorm(d_model)", "self.ln_2 = self.ln_1"),
-        say=[r"one and the same"],
-        never=[r"no part"],
-    ),
-]
-
-EXTRA = [
     Slip(
         "gelu",
         "a root of few digits",

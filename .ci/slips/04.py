@@ -470,9 +470,6 @@ def rotate(x, positions):
 """,
         right=True,
     ),
-]
-
-EXTRA = [
     # ---- by another reader
     Slip(
         "CharTokenizer",
@@ -480,13 +477,6 @@ EXTRA = [
         but(CHARS, 'f"unknown character {c!r}"', 'f"unknown character in {text!r}"'),
         say=[r"which character"],
         never=[r"first appear|sort", r"no ValueError|dropped|in silence"],
-    ),
-    Slip(
-        "CharTokenizer",
-        "strips its text",
-        but(CHARS, "set(text)", "set(text.strip())"),
-        say=[r"white space", r"vocab_size"],
-        never=[r"refused", r"first appear"],
     ),
     Slip(
         "CharTokenizer",
@@ -505,6 +495,49 @@ EXTRA = [
         but(CHARS, "if not text:", "if not text.strip():"),
         say=[r"white space", r"refused"],
         never=[r"vocab_size is", r"first appear"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "waves made at each call",
+        but(
+            but(
+                EMBEDDING,
+                """        waves = sinusoidal_positions(max_len, d_model) if positions == "sinusoidal" else None
+        self.register_buffer("waves", waves, persistent=False)
+""",
+                """        self.waves = d_model if positions == "sinusoidal" else None
+""",
+            ),
+            "self.waves[start:T]",
+            "sinusoidal_positions(T, self.waves)[start:].to(tokens.device)",
+        ),
+        say=[r"bfloat16", r"float32"],
+        never=[r"\bGPU\b"],
+    ),
+    Slip(
+        "rotate",
+        "angles in x's dtype",
+        but(
+            ROTATE,
+            """    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)
+    theta = positions[:, None] * freq
+""",
+            """    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device, dtype=x.dtype) / d)
+    theta = positions[:, None].to(x.dtype) * freq
+""",
+        ),
+        say=[r"bfloat16", r"257"],
+        never=[r"convention|neighbo", r"came out; x's dtype"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "CharTokenizer",
+        "strips its text",
+        but(CHARS, "set(text)", "set(text.strip())"),
+        say=[r"white space", r"vocab_size"],
+        never=[r"refused", r"first appear"],
     ),
     Slip(
         "TokenEmbedding",
@@ -537,24 +570,6 @@ class TokenEmbedding(nn.Module):
     ),
     Slip(
         "TransformerEmbedding",
-        "waves made at each call",
-        but(
-            but(
-                EMBEDDING,
-                """        waves = sinusoidal_positions(max_len, d_model) if positions == "sinusoidal" else None
-        self.register_buffer("waves", waves, persistent=False)
-""",
-                """        self.waves = d_model if positions == "sinusoidal" else None
-""",
-            ),
-            "self.waves[start:T]",
-            "sinusoidal_positions(T, self.waves)[start:].to(tokens.device)",
-        ),
-        say=[r"bfloat16", r"float32"],
-        never=[r"\bGPU\b"],
-    ),
-    Slip(
-        "TransformerEmbedding",
         "a table for rope too",
         but(
             EMBEDDING,
@@ -568,21 +583,6 @@ class TokenEmbedding(nn.Module):
         ).replace("self.position is not None", "self.learned"),
         say=[r"position\.weight", r"'learned' alone"],
         never=[r"computed once belongs"],
-    ),
-    Slip(
-        "rotate",
-        "angles in x's dtype",
-        but(
-            ROTATE,
-            """    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)
-    theta = positions[:, None] * freq
-""",
-            """    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device, dtype=x.dtype) / d)
-    theta = positions[:, None].to(x.dtype) * freq
-""",
-        ),
-        say=[r"bfloat16", r"257"],
-        never=[r"convention|neighbo", r"came out; x's dtype"],
     ),
     Slip(
         "rotate",
