@@ -709,4 +709,17 @@ def sinusoidal_positions(T, d_model):
         say=[r"4097", r"digits"],
         never=[r"exponent"],
     ),
+    Slip(
+        "TransformerEmbedding",
+        "looks at its tokens, right",
+        but(
+            EMBEDDING,
+            "        T = tokens.size(1)\n",
+            """        T = tokens.size(1)
+        if int(tokens.max()) >= self.token.weight.size(0):
+            raise ValueError("a token has no row")
+""",
+        ),
+        right=True,
+    ),
 ]
