@@ -80,8 +80,8 @@ class TransformerBlock(nn.Module):
     """★★★ Pre-LN block: (B, T, d_model) -> (B, T, d_model).
 
     Causal attention, then the feed-forward network; each reads a normalized copy of the stream and
-    adds its result back (Xiong et al. 2020). Name the parts ln_1, attention, ln_2 and
-    feed_forward, and hand `dropout` to both halves.
+    adds its result back (Xiong et al. 2020). Name the parts ln_1 and ln_2 (a LayerNorm for each
+    half), attention and feed_forward, and hand `dropout` to both halves.
     """
 
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0):

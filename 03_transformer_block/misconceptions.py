@@ -121,6 +121,11 @@ class ActivatesAtTheEnd(reference.FeedForward):
         return self.dropout(reference.gelu(self.down(reference.gelu(self.up(x)))))
 
 
+class AddsItsInput(reference.FeedForward):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 class PostNorm(reference.TransformerBlock):
     def forward(self, x: Tensor) -> Tensor:
         x = self.ln_1(x + self.attention(x))
@@ -150,6 +155,12 @@ class UsesOneNormTwice(reference.TransformerBlock):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.ln_1(x))
         return x + self.feed_forward(self.ln_1(x))
+
+
+class FeedsForwardFirst(reference.TransformerBlock):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.feed_forward(self.ln_2(x))
+        return x + self.attention(self.ln_1(x))
 
 
 class TurnsTheStream(reference.TransformerBlock):
@@ -255,6 +266,12 @@ MISCONCEPTIONS = [
         "free to be negative; the activation belongs between the layers only.",
     ),
     Misconception(
+        "FeedForward",
+        wrong=AddsItsInput,
+        hint="You add the input to the output. The residual is the block's affair, which adds what "
+        "the network gives to the stream: here it would be added twice.",
+    ),
+    Misconception(
         "TransformerBlock",
         wrong=PostNorm,
         hint="This is Post-LN, the order of 2017: the norm stands in the residual path, and deep "
@@ -289,6 +306,12 @@ MISCONCEPTIONS = [
         wrong=RunsBothHalvesSideBySide,
         hint="Both halves read the same stream, side by side. Here the feed-forward network comes "
         "second and reads what attention has just gathered.",
+    ),
+    Misconception(
+        "TransformerBlock",
+        wrong=FeedsForwardFirst,
+        hint="The feed-forward network comes first. Attention does: the network then works on what "
+        "it has gathered.",
     ),
     Misconception(
         "TransformerBlock",

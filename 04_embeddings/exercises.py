@@ -13,7 +13,8 @@ from torch import Tensor, nn
 class CharTokenizer:
     """★ One id for each distinct character of `text`, in sorted order.
 
-    `vocab_size` says how many there are. A text without characters is a ValueError.
+    White space is characters too. `vocab_size` says how many there are. A text without characters
+    is a ValueError.
 
     >>> tokenizer = CharTokenizer("hello")
     >>> tokenizer.vocab_size, tokenizer.encode("hole")
@@ -31,7 +32,7 @@ class CharTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of the characters of `text`, [] for ""; one outside the vocabulary is a
-        ValueError that names it."""
+        ValueError that says which."""
         raise NotImplementedError
 
     def decode(self, tokens: list[int] | Tensor) -> str:
@@ -116,8 +117,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
 
     x (..., T, d_head), positions (T,) -> (..., T, d_head). Pair i is features i and
     i + d_head / 2 (the half-split convention), and turns counter-clockwise by the angle
-    position / 10000^(2i / d_head) (Su et al. 2021, section 3.2). The result has x's dtype. An odd
-    width is a ValueError.
+    position / 10000^(2i / d_head) (Su et al. 2021, section 3.2). The result has x's dtype; the
+    angles are float32 at least, since bfloat16 rounds position 257. An odd width is a ValueError.
 
     >>> rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
     tensor([[1.0000, 0.0000],

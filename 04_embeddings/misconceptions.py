@@ -56,7 +56,7 @@ def five_positions(sinusoidal_positions: Callable) -> Any:
 
 @probe("LearnedPositions", T=4, max_len=7, d_model=6)
 def positions_in_the_middle(LearnedPositions: Callable) -> Any:
-    return filled(LearnedPositions(7, 6))(torch.tensor([2, 3, 4, 5]))
+    return filled(LearnedPositions(7, 6))(torch.tensor([4, 2, 3, 5]))
 
 
 @probe("TransformerEmbedding", B=2, T=5, max_len=7, vocab_size=9, d_model=6)
@@ -82,7 +82,7 @@ def three_kinds_of_positions(TransformerEmbedding: Callable) -> Any:
 
 @probe("rotate", B=2, T=5, d_head=6)
 def positions_that_do_not_start_at_zero(rotate: Callable) -> Any:
-    return rotate(some(2, 5, 6), torch.arange(3, 8))
+    return rotate(some(2, 5, 6), torch.tensor([3, 4, 9, 5, 6]))
 
 
 class CountsAsTheyCome(reference.CharTokenizer):
@@ -202,6 +202,13 @@ def turn_without_pairs(x: Tensor, positions: Tensor) -> Tensor:
     cos, sin = reference.rotary_table(positions, x.size(-1))
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos + b * sin, a * sin + b * cos), dim=-1)
+
+
+def turn_by_what_is_turned(x: Tensor, positions: Tensor) -> Tensor:
+    cos, sin = reference.rotary_table(positions, x.size(-1))
+    a, b = x.chunk(2, dim=-1)
+    a = a * cos - b * sin
+    return torch.cat((a, a * sin + b * cos), dim=-1)
 
 
 MISCONCEPTIONS = [
@@ -329,5 +336,17 @@ MISCONCEPTIONS = [
         wrong=lambda x, positions: reference.rotate(x, torch.arange(x.size(-2))),
         hint="You count positions from 0 and ignore the argument. A cached key would be turned by "
         "another angle than the query that looks for it.",
+    ),
+    Misconception(
+        "rotate",
+        wrong=lambda x, positions: reference.rotate(x, positions - positions[0]),
+        hint="You count positions from the first that is given. A token keeps the place that it "
+        "has in the text: [5] turns by 5 times the frequency, not by 0.",
+    ),
+    Misconception(
+        "rotate",
+        wrong=turn_by_what_is_turned,
+        hint="The second half is made from the first one as it is after its turn. Both need the "
+        "old numbers: keep the first half until the second is computed.",
     ),
 ]

@@ -1,5 +1,62 @@
 from slip import Slip
 
+
+def but(code, old, new):
+    assert code.count(old) == 1, (code.count(old), old)
+    return code.replace(old, new)
+
+
+LAYER_NORM = """
+class LayerNorm(nn.Module):
+    def __init__(self, d_model, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.eps = eps
+
+    def forward(self, x):
+        c = x - x.mean(-1, keepdim=True)
+        var = c.pow(2).mean(-1, keepdim=True)
+        return c / torch.sqrt(var + self.eps) * self.weight + self.bias
+"""
+
+RMS_NORM = """
+class RMSNorm(nn.Module):
+    def __init__(self, d_model, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.eps = eps
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+"""
+
+FEED_FORWARD = """
+class FeedForward(nn.Module):
+    def __init__(self, d_model, d_ff, dropout=0.0):
+        super().__init__()
+        self.up = nn.Linear(d_model, d_ff)
+        self.down = nn.Linear(d_ff, d_model)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.drop(self.down(gelu(self.up(x))))
+"""
+
+BLOCK = """
+class TransformerBlock(nn.Module):
+    def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
+        super().__init__()
+        self.ln_1 = LayerNorm(d_model)
+        self.attention = MultiHeadAttention(d_model, n_heads, dropout)
+        self.ln_2 = LayerNorm(d_model)
+        self.feed_forward = FeedForward(d_model, d_ff, dropout)
+
+    def forward(self, x, rotate=None, remember=None):
+        x = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
+        return x + self.feed_forward(self.ln_2(x))
+"""
+
 SLIPS = [
     # ---- gelu
     Slip(
@@ -406,5 +463,258 @@ class TransformerBlock(nn.Module):
         return torch.add(middle, self.feed_forward(self.ln_2(middle)))
 """,
         right=True,
+    ),
+    # ---- by another reader
+    Slip(
+        "gelu",
+        "halves x in place",
+        """
+import math
+
+
+def gelu(x):
+    return x.mul_(0.5) * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+""",
+        say=[r"in place"],
+        never=[r"not of the form", r"constants"],
+    ),
+    Slip(
+        "LayerNorm",
+        "shift before scale",
+        but(
+            LAYER_NORM,
+            "c / torch.sqrt(var + self.eps) * self.weight + self.bias",
+            "(c / torch.sqrt(var + self.eps) + self.bias) * self.weight",
+        ),
+        say=[r"normalized \* weight \+ bias|shift"],
+        never=[r"E\[x|digits", r"\beps\b"],
+    ),
+    Slip(
+        "RMSNorm",
+        "eps outside, times one over",
+        but(
+            RMS_NORM,
+            "torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
+            "(1 / (x.pow(2).mean(-1, keepdim=True).sqrt() + self.eps))",
+        ),
+        say=[r"eps to the root"],
+        never=[r"not divided"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "one norm for both",
+        but(BLOCK, "self.ln_2 = LayerNorm(d_model)", "self.ln_2 = self.ln_1"),
+        say=[r"one and the same"],
+        never=[r"no part"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "LayerNorm",
+        "mean and variance without a gradient",
+        but(
+            LAYER_NORM,
+            """        c = x - x.mean(-1, keepdim=True)
+        var = c.pow(2).mean(-1, keepdim=True)
+""",
+            """        with torch.no_grad():
+            mean = x.mean(-1, keepdim=True)
+            var = (x - mean).pow(2).mean(-1, keepdim=True)
+        c = x - mean
+""",
+        ),
+        say=[r"gradient with respect to x", r"no_grad"],
+        never=[r"float32", r"numbers are wrong"],
+    ),
+    Slip(
+        "LayerNorm",
+        "bias subtracted",
+        but(LAYER_NORM, "+ self.bias", "- self.bias"),
+        say=[r"normalized \* weight \+ bias"],
+        never=[r"E\[x|digits", r"\beps\b"],
+    ),
+    Slip(
+        "LayerNorm",
+        "eps a constant",
+        but(LAYER_NORM, "var + self.eps", "var + 1e-5"),
+        say=[r"built with eps=0\.1", r"used|kept"],
+        never=[r"default", r"digits"],
+    ),
+    Slip(
+        "LayerNorm",
+        "eps 1e-6 by default",
+        but(LAYER_NORM, "eps=1e-5", "eps=1e-6"),
+        say=[r"without an eps", r"1e-05"],
+        never=[r"nearly right", r"digits"],
+    ),
+    Slip(
+        "LayerNorm",
+        "in float32 always",
+        but(LAYER_NORM, "        c =", "        x = x.float()\n        c ="),
+        say=[r"float32"],
+        never=[r"gradient (of|with)", r"\beps\b"],
+    ),
+    Slip(
+        "LayerNorm",
+        "mean over positions too",
+        but(LAYER_NORM, "x - x.mean(-1, keepdim=True)", "x - x.mean((-2, -1), keepdim=True)"),
+        say=[r"position"],
+        never=[r"E\[x|digits", r"\beps\b"],
+    ),
+    Slip(
+        "RMSNorm",
+        "mean square of a detached x",
+        but(RMS_NORM, "x.pow(2)", "x.detach().pow(2)"),
+        say=[r"gradient with respect to x", r"detach"],
+        never=[r"float32", r"numbers are wrong"],
+    ),
+    Slip(
+        "RMSNorm",
+        "F.rms_norm without eps",
+        but(
+            RMS_NORM,
+            "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight",
+            "nn.functional.rms_norm(x, self.weight.shape, self.weight)",
+        ),
+        say=[r"eps=1e-05", r"used"],
+        never=[r"not divided", r"outside"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "dropout of its own",
+        but(
+            BLOCK,
+            "x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)",
+            "x + nn.functional.dropout(self.attention(self.ln_1(x), rotate=rotate, remember=remember), 0.1, self.training)",
+        ),
+        say=[r"random|dropout"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "halves side by side",
+        """
+class TransformerBlock(nn.Module):
+    def __init__(self, d_model, n_heads, d_ff, dropout=0.0):
+        super().__init__()
+        self.ln_1 = LayerNorm(d_model)
+        self.attention = MultiHeadAttention(d_model, n_heads, dropout)
+        self.ln_2 = LayerNorm(d_model)
+        self.feed_forward = FeedForward(d_model, d_ff, dropout)
+
+    def forward(self, x, rotate=None, remember=None):
+        h = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
+        return h + self.feed_forward(self.ln_2(x))
+""",
+        say=[r"side by side"],
+        never=[r"Post-?LN"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "second norm an RMSNorm",
+        but(BLOCK, "self.ln_2 = LayerNorm", "self.ln_2 = RMSNorm"),
+        say=[r"ln_2", r"RMSNorm", r"LayerNorm"],
+        never=[r"AttributeError"],
+    ),
+    Slip(
+        "gelu",
+        "a root of few digits",
+        """
+def gelu(x):
+    return 0.5 * x * (1 + torch.tanh(0.7979 * (x + 0.044715 * x**3)))
+""",
+        say=[r"0\.797900", r"0\.797885"],
+        never=[r"float32"],
+    ),
+    Slip(
+        "LayerNorm",
+        "starts exchanged",
+        but(
+            LAYER_NORM,
+            "self.weight = nn.Parameter(torch.ones(d_model))",
+            "self.weight = nn.Parameter(torch.zeros(d_model))",
+        ),
+        say=[r"weight starts as 0", r"should be 1"],
+        never=[r"digits", r"\beps\b"],
+    ),
+    Slip(
+        "LayerNorm",
+        "variance over positions",
+        but(LAYER_NORM, "c.pow(2).mean(-1", "c.pow(2).mean(-2"),
+        say=[r"position"],
+        never=[r"digits", r"\beps\b"],
+    ),
+    Slip(
+        "RMSNorm",
+        "computed in float32",
+        but(
+            RMS_NORM,
+            "return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight",
+            "y = x.float()\n        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)\n        return y.type_as(x) * self.weight",
+        ),
+        say=[r"float32"],
+        never=[r"numbers are right", r"\beps\b"],
+    ),
+    Slip(
+        "FeedForward",
+        "a residual of its own",
+        but(FEED_FORWARD, "return self", "return x + self"),
+        say=[r"add the input"],
+        never=[r"dropout"],
+    ),
+    Slip(
+        "FeedForward",
+        "dropout in evaluation too",
+        but(
+            but(FEED_FORWARD, "self.drop = nn.Dropout(dropout)", "self.p = dropout"),
+            "self.drop(self.down(gelu(self.up(x))))",
+            "nn.functional.dropout(self.down(gelu(self.up(x))), self.p)",
+        ),
+        say=[r"eval"],
+        never=[r"asked for"],
+    ),
+    Slip(
+        "FeedForward",
+        "dropout of 0.1 by default",
+        but(FEED_FORWARD, "dropout=0.0", "dropout=0.1"),
+        say=[r"without `dropout`", r"random"],
+        never=[r"eval"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "network as wide as there are heads",
+        but(BLOCK, "FeedForward(d_model, d_ff", "FeedForward(d_model, n_heads"),
+        say=[r"feed_forward", r"\(40, 16\)"],
+        never=[r"RuntimeError"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "one head",
+        but(BLOCK, "(d_model, n_heads, dropout)", "(d_model, 1, dropout)"),
+        say=[r"n_heads"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "network first",
+        but(
+            BLOCK,
+            """        x = x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
+        return x + self.feed_forward(self.ln_2(x))
+""",
+            """        x = x + self.feed_forward(self.ln_2(x))
+        return x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)
+""",
+        ),
+        say=[r"comes first"],
+        never=[r"side by side"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "the stream detached",
+        but(BLOCK, "return x + self", "return x.detach() + self"),
+        say=[r"gradient with respect to x"],
+        never=[r"numbers are wrong"],
     ),
 ]

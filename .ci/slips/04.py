@@ -63,6 +63,16 @@ def rotate(x, positions):
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 """
 
+WAVES = """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T, dtype=torch.float32).unsqueeze(1)
+    w = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
+    out = torch.empty(T, d_model)
+    out[:, 0::2] = torch.sin(t * w)
+    out[:, 1::2] = torch.cos(t * w)
+    return out
+"""
+
 SLIPS = [
     # ---- CharTokenizer
     Slip(
@@ -458,6 +468,258 @@ def rotate(x, positions):
     z = z * torch.polar(torch.ones_like(theta), theta)
     return torch.cat((z.real, z.imag), dim=-1).to(x.dtype)
 """,
+        right=True,
+    ),
+    # ---- by another reader
+    Slip(
+        "CharTokenizer",
+        "the error shows the text",
+        but(CHARS, 'f"unknown character {c!r}"', 'f"unknown character in {text!r}"'),
+        say=[r"which character"],
+        never=[r"first appear|sort", r"no ValueError|dropped|in silence"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "encode gives a tensor",
+        but(
+            CHARS,
+            "return [self.stoi[c] for c in text]",
+            "return torch.tensor([self.stoi[c] for c in text])",
+        ),
+        say=[r"list of ints", r"Tensor"],
+        never=[r"first appear|sort"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "blanks refused",
+        but(CHARS, "if not text:", "if not text.strip():"),
+        say=[r"white space", r"refused"],
+        never=[r"vocab_size is", r"first appear"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "waves made at each call",
+        but(
+            but(
+                EMBEDDING,
+                """        waves = sinusoidal_positions(max_len, d_model) if positions == "sinusoidal" else None
+        self.register_buffer("waves", waves, persistent=False)
+""",
+                """        self.waves = d_model if positions == "sinusoidal" else None
+""",
+            ),
+            "self.waves[start:T]",
+            "sinusoidal_positions(T, self.waves)[start:].to(tokens.device)",
+        ),
+        say=[r"bfloat16", r"float32"],
+        never=[r"\bGPU\b"],
+    ),
+    Slip(
+        "rotate",
+        "angles in x's dtype",
+        but(
+            ROTATE,
+            """    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)
+    theta = positions[:, None] * freq
+""",
+            """    freq = 10000.0 ** (-torch.arange(0, d, 2, device=positions.device, dtype=x.dtype) / d)
+    theta = positions[:, None].to(x.dtype) * freq
+""",
+        ),
+        say=[r"bfloat16", r"257"],
+        never=[r"convention|neighbo", r"came out; x's dtype"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "CharTokenizer",
+        "strips its text",
+        but(CHARS, "set(text)", "set(text.strip())"),
+        say=[r"white space", r"vocab_size"],
+        never=[r"refused", r"first appear"],
+    ),
+    Slip(
+        "TokenEmbedding",
+        "padding_idx",
+        """
+class TokenEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(vocab_size, d_model))
+
+    def forward(self, tokens):
+        return nn.functional.embedding(tokens, self.weight, padding_idx=0)
+""",
+        say=[r"token 0", r"gradient"],
+        never=[r"graph|detach"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "twice the exponent",
+        but(WAVES, "-torch.arange(0, d_model, 2)", "-2 * torch.arange(0, d_model, 2)"),
+        say=[r"exponent"],
+        never=[r"half of it", r"exchanged|swapped"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "linspace up to 1",
+        but(WAVES, "-torch.arange(0, d_model, 2) / d_model", "-torch.linspace(0, 1, d_model // 2)"),
+        say=[r"exponent", r"0\.333"],
+        never=[r"half of it", r"exchanged|swapped"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "a table for rope too",
+        but(
+            EMBEDDING,
+            """        self.position = LearnedPositions(max_len, d_model) if positions == "learned" else None
+""",
+            """        self.position = None
+        if positions != "sinusoidal":
+            self.position = LearnedPositions(max_len, d_model)
+        self.learned = positions == "learned"
+""",
+        ).replace("self.position is not None", "self.learned"),
+        say=[r"position\.weight", r"'learned' alone"],
+        never=[r"computed once belongs"],
+    ),
+    Slip(
+        "rotate",
+        "turned by what is turned",
+        but(
+            ROTATE,
+            "    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)",
+            """    a = a * cos - b * sin
+    b = a * sin + b * cos
+    return torch.cat((a, b), dim=-1)""",
+        ),
+        say=[r"after its turn"],
+        never=[r"clockwise", r"ignore"],
+    ),
+    Slip(
+        "rotate",
+        "i / d in the exponent",
+        but(ROTATE, "torch.arange(0, d, 2,", "torch.arange(d // 2,"),
+        say=[r"exponent"],
+        never=[r"clockwise", r"ignore|neighbo"],
+    ),
+    Slip(
+        "rotate",
+        "counts from the first position",
+        but(ROTATE, "positions[:, None] * freq", "(positions - positions[0])[:, None] * freq"),
+        say=[r"from the first"],
+        never=[r"ignore", r"clockwise"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "no set",
+        but(CHARS, "sorted(set(text))", "sorted(text)"),
+        say=[r"vocab_size returned|expected"],
+        never=[r"white space"],
+    ),
+    Slip(
+        "TokenEmbedding",
+        "max_norm",
+        """
+class TokenEmbedding(nn.Module):
+    def __init__(self, vocab_size, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(vocab_size, d_model))
+
+    def forward(self, tokens):
+        return nn.functional.embedding(tokens, self.weight, max_norm=1.0)
+""",
+        say=[r"changes its weight"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "LearnedPositions",
+        "starts as waves",
+        """
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(sinusoidal_positions(max_len, d_model))
+
+    def forward(self, positions):
+        return self.weight[positions]
+""",
+        say=[r"random"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "LearnedPositions",
+        "from the first position",
+        """
+class LearnedPositions(nn.Module):
+    def __init__(self, max_len, d_model):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(max_len, d_model))
+
+    def forward(self, positions):
+        return self.weight[positions - positions[0]]
+""",
+        say=[r"row 0", r"row 6"],
+        never=[r"whichever positions"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "positions in bfloat16",
+        but(WAVES, "torch.arange(T, dtype=torch.float32)", "torch.arange(T).bfloat16()"),
+        say=[r"position 257", r"digits"],
+        never=[r"exponent"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "an exponent for each feature",
+        """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T, dtype=torch.float32).unsqueeze(1)
+    out = t * 10000.0 ** (-torch.arange(d_model) / d_model)
+    out[:, 0::2] = torch.sin(out[:, 0::2])
+    out[:, 1::2] = torch.cos(out[:, 1::2])
+    return out
+""",
+        say=[r"one angle"],
+        never=[r"swapped|exchanged"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "dropout in evaluation too",
+        but(
+            but(EMBEDDING, "self.dropout = nn.Dropout(dropout)", "self.p = dropout"),
+            "self.dropout(x)",
+            "nn.functional.dropout(x, self.p)",
+        ),
+        say=[r"eval"],
+        never=[r"after all else"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "positions one too late",
+        but(EMBEDDING, "torch.arange(start, T,", "torch.arange(start + 1, T + 1,"),
+        say=[r"at position 0", r"added"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "rotate",
+        "positions in half precision",
+        but(ROTATE, "positions[:, None] * freq", "positions[:, None].half() * freq"),
+        say=[r"4097", r"digits"],
+        never=[r"exponent"],
+    ),
+    Slip(
+        "TransformerEmbedding",
+        "looks at its tokens, right",
+        but(
+            EMBEDDING,
+            "        T = tokens.size(1)\n",
+            """        T = tokens.size(1)
+        if int(tokens.max()) >= self.token.weight.size(0):
+            raise ValueError("a token has no row")
+""",
+        ),
         right=True,
     ),
 ]

@@ -147,10 +147,11 @@ def explain_values(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     if got.isnan().sum() > want.isnan().sum():
         return (
             f"{int(got.isnan().sum())} of {got.numel()} numbers are NaN: look for inf - inf, "
-            "0 / 0, ln 0, or a softmax over nothing but -inf."
+            "0 / 0, ln 0, a softmax over nothing but -inf, or places of torch.empty that were "
+            "never filled."
         )
     a, b = got.double(), want.double()
-    if a.numel() > 1 and (a == a.flatten()[0]).all():
+    if a.numel() > 2 and (a == a.flatten()[0]).all():
         return f"every number is {a.flatten()[0]:.4g}: nothing of the input has come through."
     return (
         by_factor(a, b, sizes)
@@ -166,9 +167,10 @@ def by_factor(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     finite = want.isfinite() & got.isfinite()
     a, b = got[finite], want[finite]
     factor = (a @ b / (b @ b)).item()
-    if b.unique().numel() < 2:  # of one number anything is a multiple
+    if b[b != 0].unique().numel() < 2:  # of one number anything is a multiple
         name = meaning(factor, sizes)
-        return f"it is {factor:.4g}{name} times what it should be." if name else None
+        multiple = name and same(a, b * factor)
+        return f"it is {factor:.4g}{name} times what it should be." if multiple else None
     if factor and same(got, want * factor):
         if same(got, -want):
             return "the right numbers with the wrong sign."
@@ -201,7 +203,7 @@ def meaning(factor: float, sizes: Sizes) -> str:
 
 def by_map(got: Tensor, want: Tensor) -> str | None:
     """A known function of all of them."""
-    if not want.dim() or want.size(-1) < 2:  # the softmax of one number is 1, whatever it is
+    if want.unique().numel() < 3:  # one number or two are a function of the right ones by chance
         return None
     for words, function in MAPS:
         if same(got, function(want)):
@@ -243,7 +245,10 @@ def by_axis(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
     if want.dim() and want.size(-1) > 2:
         ratio, gap = got / want, got - want
         if same(ratio, ratio[..., :1].expand_as(ratio)):
-            return "each row is right up to a factor of its own: something is not divided out."
+            return (
+                "each row is right up to a factor of its own: look at what each is divided by, or "
+                "multiplied."
+            )
         if same(gap, gap[..., :1].expand_as(gap)):
             return "each row is right up to an offset of its own: a mean or maximum, perhaps."
     return None
@@ -269,9 +274,12 @@ def by_region(got: Tensor, want: Tensor, sizes: Sizes) -> str:
                 return f"{count}, all of them {words} the diagonal; {example}."
     for i, n in enumerate(want.shape):
         bad = wrong.movedim(i, 0).reshape(n, -1).any(1).nonzero().flatten().tolist()
+        axis = label(n, sizes) or f"axis {i}"
         if len(bad) < n and len(bad) <= 6:
-            axis = label(n, sizes) or f"axis {i}"
             return f"{count}, all of them at {axis} = {', '.join(map(str, bad))}; {example}."
+        if len({place % 2 for place in bad}) == 1:
+            parity = "odd" if bad[0] % 2 else "even"
+            return f"{count}, all of them at {parity} places along {axis}; {example}."
     return f"{count}; {example}."
 
 

@@ -100,3 +100,14 @@ def test_a_single_number_is_a_multiple_only_by_a_factor_with_a_name(got, told):
 def test_a_row_of_its_own_is_named_where_the_future_leaks():
     told = explain(SQUARE, SQUARE.tril(), {})
     assert "all of them above the diagonal" in told
+
+
+def test_two_numbers_are_no_function_of_the_right_ones():
+    assert "one minus" not in explain(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), {})
+    assert "times what" not in explain(torch.tensor([0.0, 3e-41]), torch.tensor([0.0, 1.0]), {})
+
+
+def test_every_second_number_is_told_by_its_parity():
+    wrong = X.clone()
+    wrong[..., 1::2] += torch.arange(16)
+    assert "all of them at odd places along d_model" in explain(wrong, X, SIZES)
