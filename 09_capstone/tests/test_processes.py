@@ -76,7 +76,8 @@ def signal_one_of_two(
     if number == signal.SIGKILL:
         runs[0].terminate()  # so torchrun does to the others of one that died
     runs[0].join()
-    return [(run.exitcode, printed(folders[i], i).read_text()) for i, run in enumerate(runs)]
+    said = [printed(folders[i], i).read_text(encoding="utf-8") for i in (0, 1)]
+    return [(run.exitcode, text) for run, text in zip(runs, said, strict=True)]
 
 
 def printed(folder: Path, rank: int) -> Path:
