@@ -55,11 +55,12 @@ FAST = RunConfig(
         tie_weights=False,
         qk_norm=True,
         token_shift=True,
+        ngrams=8192,
         zero_init=True,
     ),
     train=TrainConfig(
         batch_size=16,
-        max_steps=190,
+        max_steps=100,
         warmup_steps=10,
         max_lr=2e-2,
         min_lr=0.0,
