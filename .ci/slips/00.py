@@ -266,6 +266,28 @@ def pick_scores(logits, targets):
 """,
         right=True,
     ),
+    Slip(
+        "pick_scores",
+        "one-hot product",
+        """
+def pick_scores(logits, targets):
+    one_hot = torch.nn.functional.one_hot(targets, logits.size(-1))
+    return (logits * one_hot).sum(dim=-1)
+""",
+        say=[r"-?inf", r"nan"],
+        never=[r"squeeze", r"dtype"],
+    ),
+    Slip(
+        "pick_scores",
+        "one-hot in float32",
+        """
+def pick_scores(logits, targets):
+    one_hot = torch.nn.functional.one_hot(targets, logits.size(-1)).float()
+    return (logits.nan_to_num() * one_hot).sum(dim=-1)
+""",
+        say=[r"float32|dtype|inf"],
+        never=[r"squeeze"],
+    ),
     # ---- Linear
     Slip(
         "Linear",
@@ -405,5 +427,19 @@ def sgd_step(params, lr):
         p.data.add_(p.grad.detach(), alpha=-lr)
 """,
         right=True,
+    ),
+    Slip(
+        "sgd_step",
+        "walks through params twice",
+        """
+def sgd_step(params, lr):
+    grads = [p.grad for p in params]
+    with torch.no_grad():
+        for p, g in zip(params, grads):
+            if g is not None:
+                p -= lr * g
+""",
+        say=[r"generator|parameters\(\)"],
+        never=[r"makes a new one", r"None for a gradient"],
     ),
 ]

@@ -13,6 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+# What PyTorch says on its `meta` device to code that looks at numbers, or for those that are not 0.
+NEED_NUMBERS = (
+    "Tensor.item() cannot be called on meta",
+    "no data!",
+    "meta function for torch.nonzero",
+)
+
 
 def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
     before = copy.deepcopy(inputs)
@@ -27,14 +34,16 @@ def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
 
 def keeps_the_dtype(function: Callable, *inputs: Any) -> None:
     outputs = run(function, *inputs)
-    doubles = run(*(converted(value, torch.float64) for value in (function, *inputs)))
-    for output, double in zip(outputs, doubles, strict=True):
-        expected = torch.float64 if output.is_floating_point() else output.dtype
-        assert double.dtype == expected, (
-            f"float64 went in and {double.dtype} came out: a dtype is fixed somewhere. Models are "
-            "trained in several; take the dtype from the input."
-        )
-        torch.testing.assert_close(double.to(output.dtype), output, rtol=1e-4, atol=1e-5)
+    for dtype in (torch.float64, torch.bfloat16):  # float32 would make one of them another
+        again = run(*(converted(value, dtype) for value in (function, *inputs)))
+        for output, other in zip(outputs, again, strict=True):
+            expected = dtype if output.is_floating_point() else output.dtype
+            assert other.dtype == expected, (
+                f"{dtype} went in and {other.dtype} came out: a dtype is fixed somewhere. Models "
+                "are trained in several; take the dtype from the input."
+            )
+            if dtype == torch.float64:
+                torch.testing.assert_close(other.to(output.dtype), output, rtol=1e-4, atol=1e-5)
 
 
 def takes_any_memory_layout(function: Callable, *inputs: Any) -> None:
@@ -55,6 +64,11 @@ def keeps_the_graph(function: Callable, *inputs: Any) -> None:
         ".item(), .data, numpy, no_grad do that)."
     )
     assert any(output.requires_grad for output in outputs), cut.format(", ".join(wanted))
+    for i, output in enumerate(outputs):
+        assert output.requires_grad, (
+            f"no gradient comes through result {i + 1} of {len(outputs)}: the graph is cut "
+            "(detach, .item(), .data, numpy, no_grad do that)."
+        )
     total = sum((output * torch.randn_like(output)).sum() for output in outputs)
     gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
     for name, gradient in zip(wanted, gradients, strict=True):
@@ -66,8 +80,8 @@ def stays_on_the_device(function: Callable, *inputs: Any) -> None:
     try:
         outputs = run(*(converted(value, "meta") for value in (function, *inputs)))
     except RuntimeError as error:
-        if "Tensor.item() cannot be called on meta" in str(error) or "no data!" in str(error):
-            return  # the code looks at its numbers, to check them: nothing to see without any
+        if any(words in str(error) for words in NEED_NUMBERS):
+            return  # the code looks at its numbers: nothing to see without any
         assert "device" not in str(error), (
             "a tensor is made on the CPU wherever the input lies: give torch.arange, zeros, ones "
             f"and the like device=x.device, or a GPU will refuse. PyTorch says: {error}"
