@@ -30,13 +30,16 @@ def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
 
 def keeps_the_dtype(function: Callable, *inputs: Any) -> None:
     outputs = run(function, *inputs)
+    source = "the input"
+    if isinstance(function, nn.Module):
+        source += " or a parameter; what is neither should be a buffer, which its module converts"
     for dtype in (torch.float64, torch.bfloat16):  # which hides a fixed float32, and which shows it
         again = run(*(converted(value, dtype) for value in (function, *inputs)))
         for output, other in zip(outputs, again, strict=True):
             expected = dtype if output.is_floating_point() else output.dtype
             assert other.dtype == expected, (
                 f"{dtype} went in and {other.dtype} came out: a dtype is fixed somewhere. Models "
-                "are trained in several; take the dtype from the input."
+                f"are trained in several; take the dtype from {source}."
             )
             if dtype == torch.float64:
                 torch.testing.assert_close(other.to(output.dtype), output, rtol=1e-4, atol=1e-5)
