@@ -115,6 +115,18 @@ class ScalesByTheModel(reference.MultiHeadAttention):
         return (out, weights) if return_weights else out
 
 
+class ScalesTwice(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        q, k, v = self.heads_of(x)
+        return self.finish(q / math.sqrt(q.size(-1)), k, v, return_weights)
+
+
+class NeverScales(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        q, k, v = self.heads_of(x)
+        return self.finish(q * math.sqrt(q.size(-1)), k, v, return_weights)
+
+
 class LeavesOutTheLastProjection(ScalesByTheModel):
     def forward(self, x: Tensor, return_weights: bool = False) -> Any:
         heads, weights = self.attend_explicitly(*self.heads_of(x))
@@ -250,6 +262,8 @@ class SpreadsOverTheHeads(reference.MultiHeadAttention):
 class SpreadsOverTheQueries(SpreadsOverTheHeads):
     axis = 2
 
+
+class SpreadsOverTheQueriesWithoutDoors(SpreadsOverTheQueries):
     def forward(self, x: Tensor, return_weights: bool = False) -> Any:
         return super().forward(x, return_weights)
 
@@ -292,11 +306,26 @@ MISCONCEPTIONS = [
         hint="Your softmax runs over the heads (dim=1), so heads compete, and where all are masked "
         "it is NaN. Each query of each head spreads its attention over the keys: dim=-1.",
     ),
+    *(
+        Misconception(
+            "MultiHeadAttention",
+            wrong=wrong,
+            hint="Your softmax runs over the queries (dim=-2), so queries compete for a key. Each "
+            "query spreads its attention over the keys: dim=-1.",
+        )
+        for wrong in (SpreadsOverTheQueries, SpreadsOverTheQueriesWithoutDoors)
+    ),
     Misconception(
         "MultiHeadAttention",
-        wrong=SpreadsOverTheQueries,
-        hint="Your softmax runs over the queries (dim=-2), so queries compete for a key. Each "
-        "query spreads its attention over the keys: dim=-1.",
+        wrong=ScalesTwice,
+        hint="Your scores are divided by sqrt(d_head) twice. `scaled_dot_product_attention` scales "
+        "them: give it queries and keys as they were split.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=NeverScales,
+        hint="Your scores are not scaled: a sum of d_head products grows with sqrt(d_head), and "
+        "the softmax saturates. Divide by sqrt(d_head).",
     ),
     Misconception(
         "MultiHeadAttention",

@@ -263,13 +263,13 @@ class TestSgdStep:
         )
 
     def test_takes_any_iterable_once(self, impl):
-        layer = nn.Linear(2, 1)
-        before = layer.weight.detach().clone()
-        layer(torch.ones(1, 2)).sum().backward()
-        impl.sgd_step(list(layer.parameters()), lr=0.25)
-        torch.testing.assert_close(layer.weight, before - 0.25)
-        impl.sgd_step(layer.parameters(), lr=0.25)
-        assert not torch.equal(layer.weight, before - 0.25), (
+        layer, other = nn.Linear(2, 1), nn.Linear(2, 1)
+        before, befores = layer.weight.detach().clone(), other.weight.detach().clone()
+        (layer(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
+        impl.sgd_step(list(other.parameters()), lr=0.5)
+        torch.testing.assert_close(other.weight, befores - 0.5)
+        impl.sgd_step(layer.parameters(), lr=0.5)
+        assert not torch.equal(layer.weight, before), (
             "given model.parameters(), the step moves nothing. That is a generator, which can be "
             "walked through once: a second loop over it finds it empty."
         )

@@ -15,6 +15,7 @@ from tiny_transformer.setup.grading.habits import (
     has_parameters,
     is_dropped_out,
     keeps_the_graph,
+    refuses,
 )
 
 
@@ -135,8 +136,11 @@ class TestMultiHeadAttention:
         torch.testing.assert_close(out, layer(x))
 
     def test_the_future_cannot_change_the_past(self, impl):
-        layer = impl.MultiHeadAttention(16, 4)
         x = torch.randn(2, 6, 16)
+        whole = impl.MultiHeadAttention(16, 4, causal=False)
+        twin = give_torch_the_weights_of(whole, 4)
+        torch.testing.assert_close(whole(x), twin(x, x, x)[0])
+        layer = impl.MultiHeadAttention(16, 4)
         before = layer(x.clone())
         torch.testing.assert_close(layer(x), before)  # no chance, no nan
         x[:, 4:] = torch.randn(2, 2, 16)
@@ -159,9 +163,11 @@ class TestMultiHeadAttention:
         layer = impl.MultiHeadAttention(16, 4, dropout=0.25)
         nn.init.normal_(layer.out_proj.bias)  # so that nothing is 0 before dropout
         nn.init.zeros_(layer.out_proj.weight)
-        out = layer(torch.randn(8, 16, 16), return_weights=return_weights)
-        out = out[0] if return_weights else out
-        is_dropped_out(out, layer.out_proj.bias.expand_as(out), 0.25)
+        x, whole = torch.randn(8, 16, 16), layer.out_proj.bias.expand(8, 16, 16)
+        plain = layer.eval()(x, return_weights=return_weights)
+        torch.testing.assert_close(plain[0] if return_weights else plain, whole)
+        out = layer.train()(x, return_weights=return_weights)
+        is_dropped_out(out[0] if return_weights else out, whole, 0.25)
 
     @pytest.mark.parametrize("return_weights", [False, True])
     def test_dropout_acts_on_the_attention_weights(self, impl, return_weights):
@@ -188,6 +194,7 @@ class TestMultiHeadAttention:
         layer = impl.MultiHeadAttention(16, 4, dropout=0.5)
         x = torch.randn(2, 6, 16)
         _, weights = layer(x, return_weights=True)
+        assert weights.shape == (2, 4, 6, 6)
         _, undropped = layer.eval()(x, return_weights=True)
         assert torch.allclose(weights, undropped, atol=1e-5), (
             "in training the weights returned differ from those in evaluation: they should be "
@@ -198,12 +205,15 @@ class TestMultiHeadAttention:
         layer = impl.MultiHeadAttention(16, 4, dropout=0.5).eval()
         twin = give_torch_the_weights_of(layer, 4)
         x = torch.randn(2, 6, 16)
+        assert torch.allclose(layer(x), layer(x), atol=1e-5, equal_nan=True), (
+            "with dropout=0.5 two calls on the same x give different results in evaluation, after "
+            "eval(): dropout acts in training alone."
+        )
         torch.testing.assert_close(layer(x), twin(x, x, x, attn_mask=hidden_from_torch(6, True))[0])
 
     @pytest.mark.parametrize("d_model, n_heads", [(32, 5), (6, 4), (4, 8)])
     def test_heads_that_do_not_divide_the_width_are_an_error(self, impl, d_model, n_heads):
-        with pytest.raises(ValueError):
-            impl.MultiHeadAttention(d_model, n_heads)
+        refuses(impl.MultiHeadAttention, d_model, n_heads)
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
@@ -221,25 +231,41 @@ def sums_of_dropped_weights(impl, p, S, return_weights):
         nn.init.constant_(getattr(layer, name).bias, float(name == "v_proj"))
     nn.init.eye_(layer.out_proj.weight)
     nn.init.ones_(layer.out_proj.bias)
-    out = layer(torch.randn(128, S, 16), return_weights=return_weights)
+    x = torch.randn(128, S, 16)
+    plain = layer.eval()(x, return_weights=return_weights)
+    torch.testing.assert_close(plain[0] if return_weights else plain, torch.full_like(x, 2.0))
+    out = layer.train()(x, return_weights=return_weights)
     out = (out[0] if return_weights else out)[:, -1]  # the last query sees all keys
     scale = 1 - p if (out == 0).any() else 1.0  # what dropout on the output has done
     return torch.where(out == 0, torch.nan, out * scale - 1).unflatten(-1, (4, 4))
 
 
+def agrees_with_torch_on_probabilities(impl):
+    weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
+    expected = torch.distributions.Categorical(probs=weights).entropy()
+    torch.testing.assert_close(impl.attention_entropy(weights), expected)
+
+
 @pytest.mark.exercise("attention_entropy")
 class TestAttentionEntropy:
+    def test_agrees_with_torch_for_every_batch_head_and_query(self, impl):
+        agrees_with_torch_on_probabilities(impl)
+
     def test_looking_at_one_key_has_entropy_0(self, impl):
         got = impl.attention_entropy(torch.eye(4))
-        assert got.shape != (4,) or not ((got.abs() > 1e-5) & (got.abs() < 0.01)).any(), (
-            f"a row that looks at one key has entropy 0, and yours has {got[0]:.2g}. A number that "
-            "is added to the weights, or put in the place of 0, counts in every row, small as it "
-            "is; torch has functions that know 0 ln 0 without."
-        )
+        if got.shape == (4,):
+            told = f"a row that looks at one key has entropy 0, and yours has {got[0]:.2g}."
+            if got[0].abs() < 0.01:
+                told += (
+                    " A number that is added to the weights, or put in the place of 0, counts in "
+                    "every row, small as it is; torch has functions that know 0 ln 0 without."
+                )
+            assert torch.allclose(got, torch.zeros(4), atol=1e-5), told
         torch.testing.assert_close(got, torch.zeros(4))
 
     @pytest.mark.parametrize("S", [1, 2, 64])
     def test_looking_at_S_keys_alike_has_entropy_ln_S(self, impl, S):
+        agrees_with_torch_on_probabilities(impl)
         entropy = impl.attention_entropy(torch.full((3, S), 1 / S))
         torch.testing.assert_close(entropy, torch.full((3,), math.log(S)))
 
@@ -265,15 +291,13 @@ class TestAttentionEntropy:
         expected = -(small * small.log()).sum(-1)
         torch.testing.assert_close(impl.attention_entropy(small), expected)
 
-    def test_agrees_with_torch_for_every_batch_head_and_query(self, impl):
-        weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
-        expected = torch.distributions.Categorical(probs=weights).entropy()
-        torch.testing.assert_close(impl.attention_entropy(weights), expected)
-
     @pytest.mark.parametrize("habit", HABITS)
-    def test_it_has_good_habits(self, impl, habit):
-        weights = torch.randn(2, 4, 7, 7).masked_fill(hidden_from_torch(7, True), -math.inf)
-        habit(impl.attention_entropy, weights.softmax(dim=-1))  # with zeros, as a causal row has
+    @pytest.mark.parametrize("causal", [True, False])
+    def test_it_has_good_habits(self, impl, causal, habit):
+        scores = torch.randn(2, 4, 7, 7)
+        if causal:  # its rows have zeros
+            scores = scores.masked_fill(hidden_from_torch(7, True), -math.inf)
+        habit(impl.attention_entropy, scores.softmax(dim=-1))
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "attention_entropy")

@@ -32,6 +32,8 @@ def test_good_code_passes(habit):
         (takes_any_memory_layout, lambda x: x.view(-1), "view size is not compatible"),
         (keeps_the_graph, lambda x: x.detach() * 2, "no gradient reaches argument 0"),
         (keeps_the_graph, lambda x: (x * 2, x.detach()), "comes through result 2 of 2"),
+        (keeps_the_graph, lambda x: x / x.square().sum().detach(), "is not the slope of the"),
+        (takes_any_memory_layout, lambda x: x + torch.rand(3), "is drawn by chance"),
         (stays_on_the_device, lambda x: x + torch.arange(3), "on the CPU wherever the input lies"),
         (stays_on_the_device, lambda x: torch.zeros(3), "the result on cpu"),
     ],
