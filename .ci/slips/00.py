@@ -205,6 +205,18 @@ def shift_targets(tokens):
 """,
         right=True,
     ),
+    Slip(
+        "shift_targets",
+        "targets in float",
+        """
+def shift_targets(tokens):
+    if tokens.size(1) < 2:
+        raise ValueError("two columns at least")
+    return tokens[:, :-1], tokens[:, 1:].float()
+""",
+        say=[r"float32", r"int64"],
+        never=[r"float64 went in", r"Models are trained"],
+    ),
     # ---- pick_scores
     Slip(
         "pick_scores",
@@ -361,6 +373,23 @@ class Linear(nn.Module):
         say=[r"Parameter|parameters\(\)|regist"],
         never=[r"variance", r"transpos", r"gets? no gradient"],
     ),
+    Slip(
+        "Linear",
+        "weight.data",
+        """
+class Linear(nn.Module):
+    def __init__(self, d_in, d_out):
+        super().__init__()
+        b = d_in**-0.5
+        self.weight = nn.Parameter((2 * torch.rand(d_out, d_in) - 1) * b)
+        self.bias = nn.Parameter((2 * torch.rand(d_out) - 1) * b)
+
+    def forward(self, x):
+        return x @ self.weight.data.T + self.bias
+""",
+        say=[r"weight", r"gradient", r"\.data"],
+        never=[r"numbers are wrong"],
+    ),
     # ---- sgd_step
     Slip(
         "sgd_step",
@@ -441,5 +470,33 @@ def sgd_step(params, lr):
 """,
         say=[r"generator|parameters\(\)"],
         never=[r"makes a new one", r"None for a gradient"],
+    ),
+    Slip(
+        "sgd_step",
+        "resets the gradient",
+        """
+@torch.no_grad()
+def sgd_step(params, lr):
+    for p in params:
+        if p.grad is not None:
+            p -= lr * p.grad
+            p.grad = None
+""",
+        say=[r"gradient"],
+        never=[r"generator"],
+    ),
+    Slip(
+        "sgd_step",
+        "lets go of the parameter",
+        """
+@torch.no_grad()
+def sgd_step(params, lr):
+    for p in params:
+        if p.grad is not None:
+            p.requires_grad_(False)
+            p -= lr * p.grad
+""",
+        say=[r"requires_grad"],
+        never=[r"generator"],
     ),
 ]

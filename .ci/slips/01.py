@@ -354,25 +354,6 @@ def scaled_dot_product_attention(q, k, v, mask=None):
     ),
     Slip(
         "scaled_dot_product_attention",
-        "scaled twice",
-        """
-import math
-
-
-def scaled_dot_product_attention(q, k, v, mask=None):
-    scores = attention_scores(q, k) / math.sqrt(q.size(-1))
-    if mask is not None:
-        if not mask.any(dim=-1).all():
-            raise ValueError("a query may attend to nothing")
-        scores = scores.masked_fill(~mask, float("-inf"))
-    weights = stable_softmax(scores)
-    return weights @ v, weights
-""",
-        say=[r"twice|two times|already"],
-        never=[r"not scaled"],
-    ),
-    Slip(
-        "scaled_dot_product_attention",
         "nan_to_num for the ValueError",
         """
 def scaled_dot_product_attention(q, k, v, mask=None):
@@ -525,5 +506,139 @@ class SelfAttention(nn.Module):
 """,
         say=[r"quer(y|ies)", r"keys?", r"exchang|place of"],
         never=[r"scales? with d.k", r"future"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "stable_softmax",
+        "denominator cut from the graph",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.amax(dim, keepdim=True)).exp()
+    return e / e.sum(dim, keepdim=True).detach()
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"overflow", r"keepdim"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "scaled twice",
+        """
+import math
+
+
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k) / math.sqrt(q.size(-1))
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"twice|two times|already"],
+        never=[r"not scaled"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "weights cut where they meet the values",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights.detach() @ v, weights
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"result 2 of 2"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "drops out",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    weights = nn.functional.dropout(weights, 0.1)
+    return weights @ v, weights
+""",
+        say=[r"chance"],
+        never=[r"every number is"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "weights first",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights, weights @ v
+""",
+        say=[r"weights first"],
+        never=[r"one too many"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "scores of its own, not scaled",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = q @ k.mT
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"not scaled"],
+        never=[r"twice"],
+    ),
+    Slip(
+        "SelfAttention",
+        "scaled twice",
+        """
+class SelfAttention(nn.Module):
+    def __init__(self, d_model, d_k):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_k, bias=False)
+        self.k_proj = nn.Linear(d_model, d_k, bias=False)
+        self.v_proj = nn.Linear(d_model, d_k, bias=False)
+
+    def forward(self, x):
+        mask = causal_mask(x.size(1), x.device)
+        return scaled_dot_product_attention(self.q_proj(x) / self.q_proj.out_features**0.5, self.k_proj(x), self.v_proj(x), mask)
+""",
+        say=[r"twice"],
+        never=[r"future"],
+    ),
+    Slip(
+        "SelfAttention",
+        "values of a detached x",
+        """
+class SelfAttention(nn.Module):
+    def __init__(self, d_model, d_k):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_k, bias=False)
+        self.k_proj = nn.Linear(d_model, d_k, bias=False)
+        self.v_proj = nn.Linear(d_model, d_k, bias=False)
+
+    def forward(self, x):
+        mask = causal_mask(x.size(1), x.device)
+        return scaled_dot_product_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x.detach()), mask)
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"future"],
     ),
 ]
