@@ -60,7 +60,7 @@ def shift_targets(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pick_scores(logits: Tensor, targets: Tensor) -> Tensor:
-    """★★ The score that the model gave to each target token.
+    """★★ The score that the model gave to each target token, whatever the others' are.
 
     logits (B, T, vocab_size), targets (B, T) of token ids -> (B, T).
 
@@ -92,7 +92,8 @@ def sgd_step(params: Iterable[Tensor], lr: float) -> None:
     """★★ Move every parameter, in place, by -lr times its gradient (`param.grad`).
 
     In place: the model holds these very tensors, and must see them changed. Parameters whose
-    gradient is None stay where they are; gradients are left as they are.
+    gradient is None stay where they are; gradients are left as they are. What you are given may be
+    `model.parameters()`, a generator.
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> (w**2).sum().backward()  # the gradient is 2w

@@ -115,6 +115,18 @@ class ScalesByTheModel(reference.MultiHeadAttention):
         return (out, weights) if return_weights else out
 
 
+class ScalesTwice(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        q, k, v = self.heads_of(x)
+        return self.finish(q / math.sqrt(q.size(-1)), k, v, return_weights)
+
+
+class NeverScales(ScalesByTheModel):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        q, k, v = self.heads_of(x)
+        return self.finish(q * math.sqrt(q.size(-1)), k, v, return_weights)
+
+
 class LeavesOutTheLastProjection(ScalesByTheModel):
     def forward(self, x: Tensor, return_weights: bool = False) -> Any:
         heads, weights = self.attend_explicitly(*self.heads_of(x))
@@ -186,6 +198,11 @@ class TurnsTheQueriesAlone(TurnsInAnotherWay):
         return rotate(q), k, v
 
 
+class ExchangesWhatItTurns(TurnsInAnotherWay):
+    def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
+        return rotate(k), rotate(q), v
+
+
 class RemembersKeysUnturned(ScalesByTheModel):
     def forward(
         self,
@@ -227,6 +244,30 @@ class AlignsTheMaskWithTheFirstKey(reference.MultiHeadAttention):
         return self.attend_explicitly(q, k, v)[0]
 
 
+class SpreadsOverTheHeads(reference.MultiHeadAttention):
+    axis = 1
+
+    def attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        T, S = q.size(-2), k.size(-2)
+        scores = q @ k.mT / math.sqrt(q.size(-1))
+        if self.causal:
+            scores = scores.masked_fill(~causal_mask(S, q.device)[S - T :], -math.inf)
+        weights = scores.softmax(self.axis)
+        return self.dropout(weights) @ v, weights
+
+    def attend_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attend_explicitly(q, k, v)[0]
+
+
+class SpreadsOverTheQueries(SpreadsOverTheHeads):
+    axis = 2
+
+
+class SpreadsOverTheQueriesWithoutDoors(SpreadsOverTheQueries):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        return super().forward(x, return_weights)
+
+
 MISCONCEPTIONS = [
     Misconception(
         "split_heads",
@@ -258,6 +299,33 @@ MISCONCEPTIONS = [
         wrong=ScalesByTheModel,
         hint="Your scores are divided by sqrt(d_model): each head's dot product has only d_head "
         "terms, so they come out too small and the weights too even. Scale by the head's width.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=SpreadsOverTheHeads,
+        hint="Your softmax runs over the heads (dim=1), so heads compete, and where all are masked "
+        "it is NaN. Each query of each head spreads its attention over the keys: dim=-1.",
+    ),
+    *(
+        Misconception(
+            "MultiHeadAttention",
+            wrong=wrong,
+            hint="Your softmax runs over the queries (dim=-2), so queries compete for a key. Each "
+            "query spreads its attention over the keys: dim=-1.",
+        )
+        for wrong in (SpreadsOverTheQueries, SpreadsOverTheQueriesWithoutDoors)
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=ScalesTwice,
+        hint="Your scores are divided by sqrt(d_head) twice. `scaled_dot_product_attention` scales "
+        "them: give it queries and keys as they were split.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=NeverScales,
+        hint="Your scores are not scaled: a sum of d_head products grows with sqrt(d_head), and "
+        "the softmax saturates. Divide by sqrt(d_head).",
     ),
     Misconception(
         "MultiHeadAttention",
@@ -312,6 +380,12 @@ MISCONCEPTIONS = [
         wrong=TurnsTheQueriesAlone,
         hint="`rotate` turns your queries and leaves the keys. A score then depends on where the "
         "query stands; only if both turn does it depend on the distance between the two.",
+    ),
+    Misconception(
+        "MultiHeadAttention",
+        wrong=ExchangesWhatItTurns,
+        hint="With `rotate` your queries and keys are exchanged: what comes of turning the queries "
+        "should be the queries again, and of the keys the keys.",
     ),
     Misconception(
         "MultiHeadAttention",

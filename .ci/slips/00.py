@@ -205,6 +205,18 @@ def shift_targets(tokens):
 """,
         right=True,
     ),
+    Slip(
+        "shift_targets",
+        "targets in float",
+        """
+def shift_targets(tokens):
+    if tokens.size(1) < 2:
+        raise ValueError("two columns at least")
+    return tokens[:, :-1], tokens[:, 1:].float()
+""",
+        say=[r"float32", r"int64"],
+        never=[r"float64 went in", r"Models are trained"],
+    ),
     # ---- pick_scores
     Slip(
         "pick_scores",
@@ -265,6 +277,28 @@ def pick_scores(logits, targets):
     return rows[n, targets.reshape(-1)].view(targets.shape)
 """,
         right=True,
+    ),
+    Slip(
+        "pick_scores",
+        "one-hot product",
+        """
+def pick_scores(logits, targets):
+    one_hot = torch.nn.functional.one_hot(targets, logits.size(-1))
+    return (logits * one_hot).sum(dim=-1)
+""",
+        say=[r"-?inf", r"nan"],
+        never=[r"squeeze", r"dtype"],
+    ),
+    Slip(
+        "pick_scores",
+        "one-hot in float32",
+        """
+def pick_scores(logits, targets):
+    one_hot = torch.nn.functional.one_hot(targets, logits.size(-1)).float()
+    return (logits.nan_to_num() * one_hot).sum(dim=-1)
+""",
+        say=[r"float32|dtype|inf"],
+        never=[r"squeeze"],
     ),
     # ---- Linear
     Slip(
@@ -339,6 +373,23 @@ class Linear(nn.Module):
         say=[r"Parameter|parameters\(\)|regist"],
         never=[r"variance", r"transpos", r"gets? no gradient"],
     ),
+    Slip(
+        "Linear",
+        "weight.data",
+        """
+class Linear(nn.Module):
+    def __init__(self, d_in, d_out):
+        super().__init__()
+        b = d_in**-0.5
+        self.weight = nn.Parameter((2 * torch.rand(d_out, d_in) - 1) * b)
+        self.bias = nn.Parameter((2 * torch.rand(d_out) - 1) * b)
+
+    def forward(self, x):
+        return x @ self.weight.data.T + self.bias
+""",
+        say=[r"weight", r"gradient", r"\.data"],
+        never=[r"numbers are wrong"],
+    ),
     # ---- sgd_step
     Slip(
         "sgd_step",
@@ -405,5 +456,47 @@ def sgd_step(params, lr):
         p.data.add_(p.grad.detach(), alpha=-lr)
 """,
         right=True,
+    ),
+    Slip(
+        "sgd_step",
+        "walks through params twice",
+        """
+def sgd_step(params, lr):
+    grads = [p.grad for p in params]
+    with torch.no_grad():
+        for p, g in zip(params, grads):
+            if g is not None:
+                p -= lr * g
+""",
+        say=[r"generator|parameters\(\)"],
+        never=[r"makes a new one", r"None for a gradient"],
+    ),
+    Slip(
+        "sgd_step",
+        "resets the gradient",
+        """
+@torch.no_grad()
+def sgd_step(params, lr):
+    for p in params:
+        if p.grad is not None:
+            p -= lr * p.grad
+            p.grad = None
+""",
+        say=[r"gradient"],
+        never=[r"generator"],
+    ),
+    Slip(
+        "sgd_step",
+        "lets go of the parameter",
+        """
+@torch.no_grad()
+def sgd_step(params, lr):
+    for p in params:
+        if p.grad is not None:
+            p.requires_grad_(False)
+            p -= lr * p.grad
+""",
+        say=[r"requires_grad"],
+        never=[r"generator"],
     ),
 ]

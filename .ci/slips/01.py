@@ -73,6 +73,27 @@ def stable_softmax(scores, dim=-1):
 """,
         right=True,
     ),
+    Slip(
+        "stable_softmax",
+        "a small number in the denominator",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.amax(dim=dim, keepdim=True)).exp()
+    return e / (e.sum(dim=dim, keepdim=True) + 1e-6)
+""",
+        say=[r"add up to|sum", r"float64"],
+        never=[r"overflow", r"keepdim"],
+    ),
+    Slip(
+        "stable_softmax",
+        "logsumexp",
+        """
+def stable_softmax(scores, dim=-1):
+    return torch.exp(scores - torch.logsumexp(scores, dim, keepdim=True))
+""",
+        say=[r"0\.4999", r"0\.5\b"],
+        never=[r"overflow", r"keepdim"],
+    ),
     # ---- causal_mask
     Slip(
         "causal_mask",
@@ -157,6 +178,19 @@ def attention_scores(q, k):
 """,
         say=[r"math", r"import|not defined"],
         never=[r"(no|wrong|without|missing) .{0,5}scale", r"axes|axis"],
+    ),
+    Slip(
+        "attention_scores",
+        "whole root of the width",
+        """
+import math
+
+
+def attention_scores(q, k):
+    return q @ k.mT / math.isqrt(q.shape[-1])
+""",
+        say=[r"square root", r"\b2\b"],
+        never=[r"not scaled", r"transpos"],
     ),
     # ---- scaled_dot_product_attention
     Slip(
@@ -253,6 +287,100 @@ def scaled_dot_product_attention(q, k, v, mask=None):
     return torch.einsum("...ts,...sd->...td", weights, v), weights
 """,
         right=True,
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "hidden by -100",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, -100)
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"-inf", r"weight"],
+        never=[r"after the softmax", r"True and False"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "hidden by -10000",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, -10000.0)
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"-inf", r"weight"],
+        never=[r"after the softmax", r"True and False"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "renormalizes after the softmax",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    weights = stable_softmax(attention_scores(q, k))
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        weights = weights * mask
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+    return weights @ v, weights
+""",
+        say=[r"before the softmax", r"nan|add up"],
+        never=[r"rows no longer sum"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "looks for empty columns",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-2).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"refused|every query", r"last axis|row"],
+        never=[r"after the softmax"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "nan_to_num for the ValueError",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        scores = scores.masked_fill(mask == 0, float("-inf"))
+    weights = torch.nan_to_num(stable_softmax(scores))
+    return weights @ v, weights
+""",
+        say=[r"ValueError"],
+        never=[r"after the softmax", r"numbers are wrong"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "returns weights without a graph",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights.detach()
+""",
+        say=[r"detach|graph|gradient", r"weights|result 2"],
+        never=[r"after the softmax"],
     ),
     # ---- SelfAttention
     Slip(
@@ -360,5 +488,157 @@ class SelfAttention(nn.Module):
             r"leak|sees? the future|(no|forget\w*|forgot\w*) (the )?mask",
             r"\bbias\b.{0,30}(left|on|too)",
         ],
+    ),
+    Slip(
+        "SelfAttention",
+        "queries and keys exchanged",
+        """
+class SelfAttention(nn.Module):
+    def __init__(self, d_model, d_k):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_k, bias=False)
+        self.k_proj = nn.Linear(d_model, d_k, bias=False)
+        self.v_proj = nn.Linear(d_model, d_k, bias=False)
+
+    def forward(self, x):
+        mask = causal_mask(x.size(1), x.device)
+        return scaled_dot_product_attention(self.k_proj(x), self.q_proj(x), self.v_proj(x), mask)
+""",
+        say=[r"quer(y|ies)", r"keys?", r"exchang|place of"],
+        never=[r"scales? with d.k", r"future"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "stable_softmax",
+        "denominator cut from the graph",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.amax(dim, keepdim=True)).exp()
+    return e / e.sum(dim, keepdim=True).detach()
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"overflow", r"keepdim"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "scaled twice",
+        """
+import math
+
+
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k) / math.sqrt(q.size(-1))
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"twice|two times|already"],
+        never=[r"not scaled"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "weights cut where they meet the values",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights.detach() @ v, weights
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"result 2 of 2"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "drops out",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    weights = nn.functional.dropout(weights, 0.1)
+    return weights @ v, weights
+""",
+        say=[r"chance"],
+        never=[r"every number is"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "weights first",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights, weights @ v
+""",
+        say=[r"weights first"],
+        never=[r"one too many"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "scores of its own, not scaled",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = q @ k.mT
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"not scaled"],
+        never=[r"twice"],
+    ),
+    Slip(
+        "SelfAttention",
+        "scaled twice",
+        """
+class SelfAttention(nn.Module):
+    def __init__(self, d_model, d_k):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_k, bias=False)
+        self.k_proj = nn.Linear(d_model, d_k, bias=False)
+        self.v_proj = nn.Linear(d_model, d_k, bias=False)
+
+    def forward(self, x):
+        mask = causal_mask(x.size(1), x.device)
+        return scaled_dot_product_attention(self.q_proj(x) / self.q_proj.out_features**0.5, self.k_proj(x), self.v_proj(x), mask)
+""",
+        say=[r"twice"],
+        never=[r"future"],
+    ),
+    Slip(
+        "SelfAttention",
+        "values of a detached x",
+        """
+class SelfAttention(nn.Module):
+    def __init__(self, d_model, d_k):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_k, bias=False)
+        self.k_proj = nn.Linear(d_model, d_k, bias=False)
+        self.v_proj = nn.Linear(d_model, d_k, bias=False)
+
+    def forward(self, x):
+        mask = causal_mask(x.size(1), x.device)
+        return scaled_dot_product_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x.detach()), mask)
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"future"],
     ),
 ]

@@ -291,6 +291,38 @@ class MultiHeadAttention(nn.Module):
 """,
         right=True,
     ),
+    Slip(
+        "MultiHeadAttention",
+        "weights returned without a graph",
+        but(PLAIN, "return out, weights", "return out, weights.detach()"),
+        say=[r"detach|graph|gradient", r"weights"],
+        never=[r"dropout"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "rotate exchanges queries and keys",
+        but(PLAIN, "q, k = rotate(q), rotate(k)", "q, k = rotate(k), rotate(q)"),
+        say=[r"quer(y|ies)", r"keys"],
+        never=[r"should be turned by `rotate` already", r"turned? (afterwards|twice)"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "remember is given the values first",
+        but(PLAIN, "k, v = remember(k, v)", "v, k = remember(v, k)"),
+        say=[r"values", r"keys"],
+        never=[r"should be turned by `rotate` already", r"does not call|result.{0,20}not used"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "queries from a detached x",
+        but(
+            PLAIN,
+            "split_heads(self.q_proj(x), self.n_heads)",
+            "split_heads(self.q_proj(x.detach()), self.n_heads)",
+        ),
+        say=[r"gradient", r"detach|graph|cut"],
+        never=[r"numbers are wrong"],
+    ),
     # ---- attention_entropy
     Slip(
         "attention_entropy",
@@ -334,5 +366,136 @@ def attention_entropy(weights):
     return torch.special.entr(weights).sum(dim=-1)
 """,
         right=True,
+    ),
+    Slip(
+        "attention_entropy",
+        "1e-9 in the logarithm",
+        """
+def attention_entropy(weights):
+    return -(weights * (weights + 1e-9).log()).sum(dim=-1)
+""",
+        say=[r"float16", r"nan"],
+        never=[r"averag|mean\b", r"\bbits\b"],
+    ),
+    Slip(
+        "attention_entropy",
+        "1e-5 in the logarithm",
+        """
+def attention_entropy(weights):
+    return -(weights * (weights + 1e-5).log()).sum(dim=-1)
+""",
+        say=[r"added|1e-0?5|something else|xlogy"],
+        never=[r"nothing of the input", r"\bbits\b"],
+    ),
+    Slip(
+        "attention_entropy",
+        "logarithms where the mask is, right",
+        """
+def attention_entropy(weights):
+    logs = torch.zeros_like(weights)
+    logs[weights > 0] = weights[weights > 0].log()
+    return -(weights * logs).sum(dim=-1)
+""",
+        right=True,
+    ),
+    Slip(
+        "attention_entropy",
+        "logarithms in float32",
+        """
+def attention_entropy(weights):
+    logs = torch.zeros(weights.shape)
+    logs[weights > 0] = torch.log(weights[weights > 0]).float()
+    return -(weights * logs).sum(dim=-1)
+""",
+        say=[r"float32|dtype"],
+        never=[r"nonzero|fx\.experimental"],
+    ),
+]
+
+EXTRA = [
+    Slip(
+        "MultiHeadAttention",
+        "dropout of its own",
+        but(PLAIN, "nn.Dropout(dropout)", "nn.Dropout(0.1)"),
+        say=[r"dropout", r"two calls|chance|random"],
+        never=[r"future", r"positions 4", r"nothing has dropped"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "scaled by the width of the model",
+        but(
+            OWN,
+            'att = torch.einsum("bhtd,bhsd->bhts", q, k) / math.sqrt(self.d_head)',
+            "att = q @ k.mT / self.out_proj.in_features**0.5",
+        ),
+        say=[r"d_model", r"d_head|head.s width"],
+        never=[r"not scaled"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "softmax over the heads",
+        but(OWN, "att.softmax(dim=-1)", "att.softmax(dim=1)"),
+        say=[r"nan|softmax|heads", r"dim|axis|softmax"],
+        never=[r"positions 4 and 5", r"future"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "scaled twice",
+        but(PLAIN, "(q, k, v, mask)", "(q / q.size(-1) ** 0.5, k, v, mask)"),
+        say=[r"twice"],
+        never=[r"d_model"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "softmax over the queries",
+        but(OWN, "att.softmax(dim=-1)", "att.softmax(dim=-2)"),
+        say=[r"queries", r"dim=-1"],
+        never=[r"future", r"positions 4"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "heads merged by a bare reshape",
+        but(PLAIN, "merge_heads(heads)", "heads.reshape(x.shape)"),
+        say=[r"numbers|reshape"],
+        never=[r"future", r"positions 4"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "residual added",
+        but(
+            PLAIN,
+            "out = self.dropout(self.out_proj(merge_heads(heads)))",
+            "out = x + self.dropout(self.out_proj(merge_heads(heads)))",
+        ),
+        say=[r"numbers"],
+        never=[r"features of one head", r"positions 4"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "refuses only more heads than features",
+        but(PLAIN, "d_model % n_heads != 0", "n_heads > d_model"),
+        say=[r"ValueError", r"divide"],
+        never=[r"DID NOT RAISE"],
+    ),
+    Slip(
+        "attention_entropy",
+        "no minus",
+        """
+def attention_entropy(weights):
+    return torch.xlogy(weights, weights).sum(-1)
+""",
+        say=[r"sign"],
+        never=[r"nothing of the input"],
+    ),
+    Slip(
+        "attention_entropy",
+        "constant logarithms",
+        """
+def attention_entropy(weights):
+    logs = torch.where(weights > 0, weights, 1.0).detach().log()
+    return -(weights * logs).sum(-1)
+""",
+        say=[r"gradient", r"detach"],
+        never=[r"nan"],
     ),
 ]

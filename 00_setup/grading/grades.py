@@ -321,6 +321,7 @@ class Trial:
 
     @property
     def words(self) -> str:
+        """Without what is another one each time, and without numbers, which are rounded."""
         told, _, _ = f"{type(self.error).__name__}: {self.error}".partition("\n +")
         return re.sub(ROUNDED_OR_PASSING, "...", told)
 

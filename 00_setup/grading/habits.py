@@ -13,6 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+# What PyTorch says on its `meta` device to code that looks at numbers, or for those that are not 0.
+NEED_NUMBERS = "Tensor.item() cannot be called on meta", "no data!", "torch.nonzero()"
+
+STEP = 1e-3  # by which a gradient is checked: above the rounding of float32
+
 
 def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
     before = copy.deepcopy(inputs)
@@ -26,21 +31,32 @@ def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
 
 
 def keeps_the_dtype(function: Callable, *inputs: Any) -> None:
+    if not (isinstance(function, nn.Module) or any(map(floating, inputs))):
+        return
     outputs = run(function, *inputs)
-    doubles = run(*(converted(value, torch.float64) for value in (function, *inputs)))
-    for output, double in zip(outputs, doubles, strict=True):
-        expected = torch.float64 if output.is_floating_point() else output.dtype
-        assert double.dtype == expected, (
-            f"float64 went in and {double.dtype} came out: a dtype is fixed somewhere. Models are "
-            "trained in several; take the dtype from the input."
-        )
-        torch.testing.assert_close(double.to(output.dtype), output, rtol=1e-4, atol=1e-5)
+    source = "the input"
+    if isinstance(function, nn.Module):
+        source += " or a parameter; what is neither should be a buffer, which its module converts"
+    for dtype in (torch.float64, torch.bfloat16):  # which hides a fixed float32, and which shows it
+        again = run(*(converted(value, dtype) for value in (function, *inputs)))
+        for output, other in zip(outputs, again, strict=True):
+            expected = dtype if output.is_floating_point() else output.dtype
+            assert other.dtype == expected, (
+                f"{dtype} went in and {other.dtype} came out: a dtype is fixed somewhere. Models "
+                f"are trained in several; take the dtype from {source}."
+            )
+            if dtype == torch.float64:
+                torch.testing.assert_close(other.to(output.dtype), output, rtol=1e-4, atol=1e-5)
 
 
 def takes_any_memory_layout(function: Callable, *inputs: Any) -> None:
-    for output, again in zip(
-        run(function, *inputs), run(function, *map(scattered, inputs)), strict=True
-    ):
+    outputs = run(function, *inputs)
+    for output, again in zip(outputs, run(function, *inputs), strict=True):
+        assert torch.allclose(output.double(), again.double(), atol=1e-5, equal_nan=True), (
+            "two calls with the same input give different results: something is drawn by chance, "
+            "or kept from one call to the next."
+        )
+    for output, again in zip(outputs, run(function, *map(scattered, inputs)), strict=True):
         torch.testing.assert_close(again, output)
 
 
@@ -55,10 +71,52 @@ def keeps_the_graph(function: Callable, *inputs: Any) -> None:
         ".item(), .data, numpy, no_grad do that)."
     )
     assert any(output.requires_grad for output in outputs), cut.format(", ".join(wanted))
-    total = sum((output * torch.randn_like(output)).sum() for output in outputs)
-    gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+    for i, output in enumerate(outputs):
+        assert output.requires_grad, (
+            f"no gradient comes through result {i + 1} of {len(outputs)}: the graph is cut "
+            "(detach, .item(), .data, numpy, no_grad do that)."
+        )
+    shares = [torch.randn_like(output) for output in outputs]
+    gradients = torch.autograd.grad(outputs, list(wanted.values()), shares, allow_unused=True)
     for name, gradient in zip(wanted, gradients, strict=True):
         assert gradient is not None, cut.format(name)
+    for (name, leaf), gradient in zip(wanted.items(), gradients, strict=True):
+        step = leaf.detach() * torch.randn_like(leaf)  # no number changes its sign, and 0 stays
+        try:
+            slope, rounding = slope_along(step, leaf, lambda: run(function, *leaves), shares)
+        except Exception:  # these numbers are none that it takes
+            continue
+        off = (slope - (gradient * step).sum()).abs()
+        assert not off > 0.05 * ((gradient * leaf).norm() + slope.abs()) + rounding, (
+            f"the gradient of {name} is not the slope of the result: on one of the ways that lead "
+            "from it nothing comes back. Rounding, comparing, detach, .item(), .data, numpy and "
+            "no_grad make constants."
+        )
+
+
+@torch.no_grad()
+def slope_along(
+    step: Tensor, leaf: Tensor, outputs: Callable[[], list[Tensor]], shares: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """How fast the sum of shares x outputs rises as `leaf` moves by `step`, and how exact that is.
+
+    Where chance has a hand in the outputs it is not exact at all.
+    """
+
+    def parts() -> Tensor:
+        floats = [output for output in outputs() if output.is_floating_point()]
+        return torch.cat([(a * b).flatten() for a, b in zip(shares, floats, strict=True)])
+
+    before, now = leaf.clone(), parts()
+    try:
+        leaf += STEP * step
+        up = parts()
+        leaf.copy_(before - STEP * step)
+        down = parts()
+    finally:
+        leaf.copy_(before)
+    chance = (parts() - now).abs().sum()
+    return (up - down).sum() / (2 * STEP), (1e-6 * now.abs().sum() + chance) / STEP
 
 
 def stays_on_the_device(function: Callable, *inputs: Any) -> None:
@@ -66,8 +124,8 @@ def stays_on_the_device(function: Callable, *inputs: Any) -> None:
     try:
         outputs = run(*(converted(value, "meta") for value in (function, *inputs)))
     except RuntimeError as error:
-        if "Tensor.item() cannot be called on meta" in str(error) or "no data!" in str(error):
-            return  # the code looks at its numbers, to check them: nothing to see without any
+        if any(words in str(error) for words in NEED_NUMBERS):
+            return  # the code looks at its numbers: nothing to see without any
         assert "device" not in str(error), (
             "a tensor is made on the CPU wherever the input lies: give torch.arange, zeros, ones "
             f"and the like device=x.device, or a GPU will refuse. PyTorch says: {error}"

@@ -127,10 +127,32 @@ class TestPickScores:
         for token in range(3):
             assert impl.pick_scores(logits, torch.tensor([[token]])) == logits[0, 0, token]
 
+    def test_infinite_scores_beside_it_change_nothing(self, impl):
+        logits = torch.randn(1, 2, 4)
+        targets, plain = torch.tensor([[2, 0]]), logits.clone()
+        torch.testing.assert_close(
+            impl.pick_scores(plain, targets), logits[0, [0, 1], [2, 0]][None]
+        )
+        logits[0, :, 1] = -torch.inf
+        picked = impl.pick_scores(logits, targets)
+        assert picked.isfinite().all(), (
+            f"tokens beside the targets have the score -inf, and the scores picked are "
+            f"{picked.flatten().tolist()}: 0 times -inf is nan. Read the target's score from its "
+            "place; then the others are not in the sum."
+        )
+
     def test_the_gradient_reaches_the_picked_score_and_no_other(self, impl):
         logits = torch.zeros(1, 1, 4, requires_grad=True)
-        impl.pick_scores(logits, torch.tensor([[2]])).sum().backward()
-        assert logits.grad.tolist() == [[[0.0, 0.0, 1.0, 0.0]]]
+        picked = impl.pick_scores(logits, torch.tensor([[2]]))
+        assert picked.requires_grad, (
+            "no gradient comes through the picked score: the graph is cut (detach, .item(), .data, "
+            "numpy, no_grad do that)."
+        )
+        picked.sum().backward()
+        assert logits.grad.tolist() == [[[0.0, 0.0, 1.0, 0.0]]], (
+            "token 2 is the target, and the gradients of the four scores are "
+            f"{logits.grad.flatten().tolist()}; they should be 0, 0, 1, 0."
+        )
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
@@ -160,10 +182,19 @@ class TestLinear:
         theirs, ours = nn.Linear(6, 3), impl.Linear(6, 3)
         ours.load_state_dict(theirs.state_dict())
         x = torch.randn(2, 5, 6)
+        torch.testing.assert_close(ours(x), theirs(x))
         for layer in (ours, theirs):
             layer(x).square().sum().backward()
-        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
-        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+        for name, parameter in theirs.named_parameters():
+            got = getattr(ours, name).grad
+            assert got is not None, (
+                f"no gradient reaches {name}: the graph is cut (detach, .item(), .data, numpy, "
+                "no_grad do that)."
+            )
+            assert torch.allclose(got, parameter.grad, rtol=1e-4, atol=1e-5), (
+                f"the output is right, and the gradient of {name} is not: some of what the output "
+                "depends on is cut from the graph."
+            )
 
     @pytest.mark.parametrize("d_in", [16, 400])
     @pytest.mark.parametrize("name", ["weight", "bias"])
@@ -232,10 +263,16 @@ class TestSgdStep:
         )
 
     def test_takes_any_iterable_once(self, impl):
-        layer = nn.Linear(2, 1)
-        before = layer.weight.detach().clone()
-        layer(torch.ones(1, 2)).sum().backward()
-        impl.sgd_step(layer.parameters(), lr=0.5)  # a generator: it can be walked through once
+        layer, other = nn.Linear(2, 1), nn.Linear(2, 1)
+        before, befores = layer.weight.detach().clone(), other.weight.detach().clone()
+        (layer(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
+        impl.sgd_step(list(other.parameters()), lr=0.5)
+        torch.testing.assert_close(other.weight, befores - 0.5)
+        impl.sgd_step(layer.parameters(), lr=0.5)
+        assert not torch.equal(layer.weight, before), (
+            "given model.parameters(), the step moves nothing. That is a generator, which can be "
+            "walked through once: a second loop over it finds it empty."
+        )
         torch.testing.assert_close(layer.weight, before - 0.5)
 
     def test_gradients_are_left_as_they_are(self, impl):
@@ -254,7 +291,11 @@ class TestSgdStep:
         param = torch.ones(2, requires_grad=True)
         param.sum().backward()
         impl.sgd_step([param], lr=0.5)
-        assert param.is_leaf and param.requires_grad
+        assert param.is_leaf and param.requires_grad, (
+            "after the step the parameter has requires_grad "
+            f"{param.requires_grad} and is_leaf {param.is_leaf}; both should stay True, or no "
+            "second gradient comes: step under no_grad, and write into the tensor alone."
+        )
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "sgd_step")

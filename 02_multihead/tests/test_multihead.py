@@ -10,7 +10,13 @@ from torch import nn
 from tiny_transformer.multihead.reference import MultiHeadAttention
 from tiny_transformer.setup.grading.doors import calls, unused
 from tiny_transformer.setup.grading.examples import the_example_is_true
-from tiny_transformer.setup.grading.habits import HABITS, has_parameters, is_dropped_out
+from tiny_transformer.setup.grading.habits import (
+    HABITS,
+    has_parameters,
+    is_dropped_out,
+    keeps_the_graph,
+    refuses,
+)
 
 
 def give_torch_the_weights_of(layer, n_heads):
@@ -90,9 +96,14 @@ class TestMultiHeadAttention:
         twin = give_torch_the_weights_of(layer, 4)
         x = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
         expected, _ = twin(x, x, x, attn_mask=hidden_from_torch(6, causal))
+        torch.testing.assert_close(layer(x), expected)
         (wanted,) = torch.autograd.grad(expected.square().sum(), x)
         (got,) = torch.autograd.grad(layer(x).square().sum(), x)
-        torch.testing.assert_close(got, wanted)
+        assert torch.allclose(got, wanted, atol=1e-7), (
+            "the output is right, and its gradient with respect to x is not: some of what the "
+            "output depends on is cut from the graph (detach, .data, numpy, no_grad do that). "
+            "Queries, keys and values all come from x."
+        )
 
     @pytest.mark.parametrize("causal", [True, False])
     def test_returns_one_weight_matrix_a_head(self, impl, causal):
@@ -106,6 +117,18 @@ class TestMultiHeadAttention:
         _, average = twin(x, x, x, attn_mask=hidden)
         torch.testing.assert_close(weights.mean(dim=1), average)
 
+    def test_the_weights_it_returns_keep_the_graph(self, impl):
+        layer = impl.MultiHeadAttention(16, 4)
+        keeps_the_graph(lambda x: layer(x, return_weights=True), torch.randn(2, 6, 16))
+
+    def test_without_dropout_nothing_is_left_to_chance(self, impl):
+        layer = impl.MultiHeadAttention(16, 4)
+        x = torch.randn(2, 6, 16)
+        assert torch.allclose(layer(x), layer(x), atol=1e-5, equal_nan=True), (
+            "two calls on the same x give different results, and dropout is 0.0 where nobody asks "
+            "for more: something drops out, or is drawn, all the same."
+        )
+
     def test_asking_for_the_weights_does_not_change_the_output(self, impl):
         layer = impl.MultiHeadAttention(16, 4)
         x = torch.randn(2, 6, 16)
@@ -113,9 +136,13 @@ class TestMultiHeadAttention:
         torch.testing.assert_close(out, layer(x))
 
     def test_the_future_cannot_change_the_past(self, impl):
-        layer = impl.MultiHeadAttention(16, 4)
         x = torch.randn(2, 6, 16)
+        whole = impl.MultiHeadAttention(16, 4, causal=False)
+        twin = give_torch_the_weights_of(whole, 4)
+        torch.testing.assert_close(whole(x), twin(x, x, x)[0])
+        layer = impl.MultiHeadAttention(16, 4)
         before = layer(x.clone())
+        torch.testing.assert_close(layer(x), before)  # no chance, no nan
         x[:, 4:] = torch.randn(2, 2, 16)
         after = layer(x)
         assert torch.allclose(after[:, :4], before[:, :4], rtol=1e-4, atol=1e-5), (
@@ -136,9 +163,11 @@ class TestMultiHeadAttention:
         layer = impl.MultiHeadAttention(16, 4, dropout=0.25)
         nn.init.normal_(layer.out_proj.bias)  # so that nothing is 0 before dropout
         nn.init.zeros_(layer.out_proj.weight)
-        out = layer(torch.randn(8, 16, 16), return_weights=return_weights)
-        out = out[0] if return_weights else out
-        is_dropped_out(out, layer.out_proj.bias.expand_as(out), 0.25)
+        x, whole = torch.randn(8, 16, 16), layer.out_proj.bias.expand(8, 16, 16)
+        plain = layer.eval()(x, return_weights=return_weights)
+        torch.testing.assert_close(plain[0] if return_weights else plain, whole)
+        out = layer.train()(x, return_weights=return_weights)
+        is_dropped_out(out[0] if return_weights else out, whole, 0.25)
 
     @pytest.mark.parametrize("return_weights", [False, True])
     def test_dropout_acts_on_the_attention_weights(self, impl, return_weights):
@@ -165,22 +194,26 @@ class TestMultiHeadAttention:
         layer = impl.MultiHeadAttention(16, 4, dropout=0.5)
         x = torch.randn(2, 6, 16)
         _, weights = layer(x, return_weights=True)
+        assert weights.shape == (2, 4, 6, 6)
         _, undropped = layer.eval()(x, return_weights=True)
         assert torch.allclose(weights, undropped, atol=1e-5), (
-            "in training the weights returned differ from those in evaluation: return the weights "
-            "from before dropout, so that each row adds up to 1."
+            "in training the weights returned differ from those in evaluation: they should be "
+            "those from before dropout, out of which nothing has dropped."
         )
 
     def test_dropout_rests_in_evaluation(self, impl):
         layer = impl.MultiHeadAttention(16, 4, dropout=0.5).eval()
         twin = give_torch_the_weights_of(layer, 4)
         x = torch.randn(2, 6, 16)
+        assert torch.allclose(layer(x), layer(x), atol=1e-5, equal_nan=True), (
+            "with dropout=0.5 two calls on the same x give different results in evaluation, after "
+            "eval(): dropout acts in training alone."
+        )
         torch.testing.assert_close(layer(x), twin(x, x, x, attn_mask=hidden_from_torch(6, True))[0])
 
     @pytest.mark.parametrize("d_model, n_heads", [(32, 5), (6, 4), (4, 8)])
     def test_heads_that_do_not_divide_the_width_are_an_error(self, impl, d_model, n_heads):
-        with pytest.raises(ValueError):
-            impl.MultiHeadAttention(d_model, n_heads)
+        refuses(impl.MultiHeadAttention, d_model, n_heads)
 
     @pytest.mark.parametrize("habit", HABITS)
     def test_it_has_good_habits(self, impl, habit):
@@ -198,19 +231,41 @@ def sums_of_dropped_weights(impl, p, S, return_weights):
         nn.init.constant_(getattr(layer, name).bias, float(name == "v_proj"))
     nn.init.eye_(layer.out_proj.weight)
     nn.init.ones_(layer.out_proj.bias)
-    out = layer(torch.randn(128, S, 16), return_weights=return_weights)
+    x = torch.randn(128, S, 16)
+    plain = layer.eval()(x, return_weights=return_weights)
+    torch.testing.assert_close(plain[0] if return_weights else plain, torch.full_like(x, 2.0))
+    out = layer.train()(x, return_weights=return_weights)
     out = (out[0] if return_weights else out)[:, -1]  # the last query sees all keys
     scale = 1 - p if (out == 0).any() else 1.0  # what dropout on the output has done
     return torch.where(out == 0, torch.nan, out * scale - 1).unflatten(-1, (4, 4))
 
 
+def agrees_with_torch_on_probabilities(impl):
+    weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
+    expected = torch.distributions.Categorical(probs=weights).entropy()
+    torch.testing.assert_close(impl.attention_entropy(weights), expected)
+
+
 @pytest.mark.exercise("attention_entropy")
 class TestAttentionEntropy:
+    def test_agrees_with_torch_for_every_batch_head_and_query(self, impl):
+        agrees_with_torch_on_probabilities(impl)
+
     def test_looking_at_one_key_has_entropy_0(self, impl):
-        torch.testing.assert_close(impl.attention_entropy(torch.eye(4)), torch.zeros(4))
+        got = impl.attention_entropy(torch.eye(4))
+        if got.shape == (4,):
+            told = f"a row that looks at one key has entropy 0, and yours has {got[0]:.2g}."
+            if got[0].abs() < 0.01:
+                told += (
+                    " A number that is added to the weights, or put in the place of 0, counts in "
+                    "every row, small as it is; torch has functions that know 0 ln 0 without."
+                )
+            assert torch.allclose(got, torch.zeros(4), atol=1e-5), told
+        torch.testing.assert_close(got, torch.zeros(4))
 
     @pytest.mark.parametrize("S", [1, 2, 64])
     def test_looking_at_S_keys_alike_has_entropy_ln_S(self, impl, S):
+        agrees_with_torch_on_probabilities(impl)
         entropy = impl.attention_entropy(torch.full((3, S), 1 / S))
         torch.testing.assert_close(entropy, torch.full((3,), math.log(S)))
 
@@ -219,20 +274,30 @@ class TestAttentionEntropy:
         expected = torch.tensor([math.log(2)])
         torch.testing.assert_close(impl.attention_entropy(half_masked), expected)
 
+    def test_keys_without_weight_add_nothing_in_float16(self, impl):
+        half_masked = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+        entropy = impl.attention_entropy(half_masked)
+        torch.testing.assert_close(entropy, torch.tensor([math.log(2)]))
+        got = impl.attention_entropy(half_masked.half())
+        assert got.isfinite().all(), (
+            f"the row 0.5, 0.5, 0, 0 gives {entropy[0]:.4g} in float32 and {got[0]} in float16, "
+            "where numbers as small as 1e-9 are 0 themselves, and keep no logarithm from it. torch "
+            "has functions that know 0 ln 0."
+        )
+        torch.testing.assert_close(got, entropy.half(), rtol=0.01, atol=0.01)
+
     def test_small_weights_count_as_they_are(self, impl):
         small = torch.tensor([[1 - 3e-4, 1e-4, 2e-4]], dtype=torch.float64)
         expected = -(small * small.log()).sum(-1)
         torch.testing.assert_close(impl.attention_entropy(small), expected)
 
-    def test_agrees_with_torch_for_every_batch_head_and_query(self, impl):
-        weights = torch.randn(2, 4, 5, 7).softmax(dim=-1)
-        expected = torch.distributions.Categorical(probs=weights).entropy()
-        torch.testing.assert_close(impl.attention_entropy(weights), expected)
-
     @pytest.mark.parametrize("habit", HABITS)
-    def test_it_has_good_habits(self, impl, habit):
-        weights = torch.randn(2, 4, 7, 7).masked_fill(hidden_from_torch(7, True), -math.inf)
-        habit(impl.attention_entropy, weights.softmax(dim=-1))  # with zeros, as a causal row has
+    @pytest.mark.parametrize("causal", [True, False])
+    def test_it_has_good_habits(self, impl, causal, habit):
+        scores = torch.randn(2, 4, 7, 7)
+        if causal:  # its rows have zeros
+            scores = scores.masked_fill(hidden_from_torch(7, True), -math.inf)
+        habit(impl.attention_entropy, scores.softmax(dim=-1))
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "attention_entropy")
@@ -288,6 +353,21 @@ def heads_of(layer, x):
     return [project(x).unflatten(-1, (4, 4)).transpose(1, 2) for project in projections]
 
 
+def names_of(tensors, parts):
+    """What each of the tensors is among the parts, by their names."""
+    return [
+        next(
+            (name for name, part in parts.items() if near(tensor, part)),
+            f"something else {tuple(tensor.shape)}",
+        )
+        for tensor in tensors
+    ]
+
+
+def near(a, b):
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+
+
 @pytest.mark.exercise("MultiHeadAttention")
 @pytest.mark.door
 class TestRotate:
@@ -332,18 +412,33 @@ class TestRemember:
         layer = layer_that_uses(impl, "remember")
         x, given = torch.randn(2, 5, 16), []
         layer(x, remember=lambda k, v: given.extend((k, v)) or (k, v))
-        torch.testing.assert_close(given, heads_of(layer, x)[1:])
+        parts = dict(
+            zip(("the queries", "the keys", "the values"), heads_of(layer, x), strict=True)
+        )
+        told = names_of(given, parts)
+        assert told == ["the keys", "the values"], (
+            f"`remember` is given {' and '.join(told)}; it should be given the new keys and the "
+            f"new values, in this order and each (B, n_heads, T, d_head), here (2, 4, 5, 4)."
+        )
 
     def test_keys_are_remembered_turned_and_values_as_they_are(self, impl):
         layer = layer_that_uses(impl, "rotate", "remember")
-        x, given = torch.randn(2, 5, 16), []
+        x, plain, given = torch.randn(2, 5, 16), [], []
+        layer(x, remember=lambda k, v: plain.extend((k, v)) or (k, v))
+        q, k, v = heads_of(layer, x)
+        torch.testing.assert_close(plain, [k, v])
         layer(x, rotate=torch.neg, remember=lambda k, v: given.extend((k, v)) or (k, v))
-        _, k, v = heads_of(layer, x)
-        assert torch.allclose(given[0], -k, atol=1e-5), (
-            "what `remember` is given as keys should be turned by `rotate` already: it keeps them, "
-            "and each key is turned one time, by its own position."
+        parts = {"queries": q, "keys": k, "values": v}
+        told = names_of(
+            given,
+            {f"{name} not turned": part for name, part in parts.items()}
+            | {f"turned {name}": -part for name, part in parts.items()},
         )
-        torch.testing.assert_close(given, [-k, v])
+        assert told == ["turned keys", "values not turned"], (
+            f"with `rotate`, `remember` is given {told[0]} as keys and {told[1]} as values; it "
+            "should be given turned keys and values not turned: `rotate` turns queries and keys "
+            "head by head, and `remember` keeps the keys as they were turned."
+        )
 
     @pytest.mark.parametrize("n", [1, 3])
     def test_turned_once_is_turned_for_good(self, impl, n):

@@ -20,6 +20,7 @@ def test_good_code_passes(habit):
     habit(lambda x, mask: x.masked_fill(~mask, 0.0).cumsum(-1), torch.randn(3, 3), torch.eye(3) > 0)
     habit(nn.Linear(3, 4), torch.randn(2, 3))
     habit(lambda x: (x / torch.tensor(4.0).sqrt(), x.size(0) * x), torch.randn(3))
+    habit(lambda x: x.index_put((x > 0,), x[x > 0] * 2), torch.randn(3))
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,12 @@ def test_good_code_passes(habit):
     [
         (leaves_its_inputs_alone, lambda x: x.mul_(2), "argument 0 was changed in place"),
         (keeps_the_dtype, lambda x: x.float() * 2, "float64 went in and torch.float32 came out"),
+        (keeps_the_dtype, lambda x: x * torch.ones(3), "bfloat16 went in and torch.float32 came"),
         (takes_any_memory_layout, lambda x: x.view(-1), "view size is not compatible"),
         (keeps_the_graph, lambda x: x.detach() * 2, "no gradient reaches argument 0"),
+        (keeps_the_graph, lambda x: (x * 2, x.detach()), "comes through result 2 of 2"),
+        (keeps_the_graph, lambda x: x / x.square().sum().detach(), "is not the slope of the"),
+        (takes_any_memory_layout, lambda x: x + torch.rand(3), "is drawn by chance"),
         (stays_on_the_device, lambda x: x + torch.arange(3), "on the CPU wherever the input lies"),
         (stays_on_the_device, lambda x: torch.zeros(3), "the result on cpu"),
     ],

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -153,6 +153,16 @@ def test_a_mistake_that_answers_a_test_otherwise_is_not_named(run):
     mistakes = MISCONCEPTIONS.replace("x * x", "x * x + 0 * x.shape[0] if hasattr(x, 'y') else 5")
     output = run(exercises="def double(x):\n    return x**2\n", misconceptions=mistakes)
     assert "You squared." not in output.stdout.str()
+
+
+def test_two_failures_are_the_same_up_to_rounding():
+    def failed(words: str) -> grades.Trial:
+        trial = grades.Trial(SimpleNamespace(calls=[]))
+        trial.error = AssertionError(words)
+        return trial
+
+    assert failed("off by 0.14271").tells_as(failed("off by 0.14272"))
+    assert not failed("3 are off by 0.1").tells_as(failed("4 are off by 0.1"))
 
 
 def test_an_unknown_mistake_is_told_by_its_family(run):
