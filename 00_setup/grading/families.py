@@ -45,7 +45,7 @@ def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
             if theirs is True and got[claim] is not True:
                 return f"this should hold: {claim}."
             if problem := explain(got[claim], theirs, sizes):
-                return f"for {claim} it {problem}"
+                return f"for {claim}: {problem}"
         return None
     if got.shape != want.shape:
         return explain_shape(got.shape, want.shape, sizes)
@@ -151,7 +151,7 @@ def explain_values(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
             "never filled."
         )
     a, b = got.double(), want.double()
-    if a.numel() > 2 and (a == a.flatten()[0]).all():
+    if a.numel() > 2 and (a == a.flatten()[0]).all() and b.unique().numel() > 1:
         return f"every number is {a.flatten()[0]:.4g}: nothing of the input has come through."
     return (
         by_factor(a, b, sizes)
