@@ -85,7 +85,7 @@ def test_a_wrong_value_is_told_by_its_family(got, told):
         ([1, 2], [1], "returned [1, 2]; expected [1]."),
         ([X, 2], [X, 1], "returned 2; expected 1."),
         ({"it repeats": False}, {"it repeats": True}, "this should hold: it repeats."),
-        ({"p = 1": "no"}, {"p = 1": "yes"}, "for p = 1 it returned 'no'; expected 'yes'."),
+        ({"p = 1": "no"}, {"p = 1": "yes"}, "for p = 1: returned 'no'; expected 'yes'."),
     ],
 )
 def test_a_wrong_answer_of_another_kind(got, want, told):
