@@ -524,7 +524,7 @@ EXTRA = [
         c = x - mean
 """,
         ),
-        say=[r"gradient with respect to x", r"no_grad"],
+        say=[r"gradient (of|with respect to) x", r"no_grad"],
         never=[r"float32", r"numbers are wrong"],
     ),
     Slip(
@@ -566,7 +566,7 @@ EXTRA = [
         "RMSNorm",
         "mean square of a detached x",
         but(RMS_NORM, "x.pow(2)", "x.detach().pow(2)"),
-        say=[r"gradient with respect to x", r"detach"],
+        say=[r"gradient (of|with respect to) x", r"detach"],
         never=[r"float32", r"numbers are wrong"],
     ),
     Slip(
@@ -588,7 +588,7 @@ EXTRA = [
             "x + self.attention(self.ln_1(x), rotate=rotate, remember=remember)",
             "x + nn.functional.dropout(self.attention(self.ln_1(x), rotate=rotate, remember=remember), 0.1, self.training)",
         ),
-        say=[r"random|dropout"],
+        say=[r"random|dropout|chance"],
         never=[r"something else"],
     ),
     Slip(
@@ -678,7 +678,7 @@ def gelu(x):
         "FeedForward",
         "dropout of 0.1 by default",
         but(FEED_FORWARD, "dropout=0.0", "dropout=0.1"),
-        say=[r"without `dropout`", r"random"],
+        say=[r"random|chance"],
         never=[r"eval"],
     ),
     Slip(
@@ -714,7 +714,7 @@ def gelu(x):
         "TransformerBlock",
         "the stream detached",
         but(BLOCK, "return x + self", "return x.detach() + self"),
-        say=[r"gradient with respect to x"],
+        say=[r"gradient (of|with respect to) x"],
         never=[r"numbers are wrong"],
     ),
 ]

@@ -6,6 +6,7 @@ for the inputs that a docstring calls a ValueError.
 """
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +23,22 @@ STEP = 1e-3  # by which a gradient is checked: above the rounding of float32
 def leaves_its_inputs_alone(function: Callable, *inputs: Any) -> None:
     before = copy.deepcopy(inputs)
     function(*inputs)
-    for i, (now, then) in enumerate(zip(inputs, before, strict=True)):
+    for name, now, then in zip(names_of(function, inputs), inputs, before, strict=True):
         if isinstance(now, Tensor):
             assert torch.equal(now, then), (
-                f"argument {i} was changed in place: its owner will meet other numbers than it "
+                f"{name} was changed in place: its owner will meet other numbers than it "
                 "left there. Make a new tensor instead of writing into the one you were given."
             )
+
+
+def names_of(function: Callable, inputs: tuple) -> list[str]:
+    """How the function calls what it is given: its parameters, where they can be told."""
+    try:
+        known = inspect.signature(getattr(function, "forward", function)).parameters.values()
+    except (TypeError, ValueError):  # some of PyTorch's own do not say
+        known = []
+    names = [each.name for each in known if each.kind is each.POSITIONAL_OR_KEYWORD]
+    return [*names, *(f"argument {i}" for i in range(len(names), len(inputs)))][: len(inputs)]
 
 
 def keeps_the_dtype(function: Callable, *inputs: Any) -> None:
@@ -63,7 +74,8 @@ def takes_any_memory_layout(function: Callable, *inputs: Any) -> None:
 def keeps_the_graph(function: Callable, *inputs: Any) -> None:
     leaves = [value.detach().requires_grad_() if floating(value) else value for value in inputs]
     outputs = [output for output in run(function, *leaves) if output.is_floating_point()]
-    wanted = {f"argument {i}": leaf for i, leaf in enumerate(leaves) if floating(leaf)}
+    names = names_of(function, inputs)
+    wanted = {name: leaf for name, leaf in zip(names, leaves, strict=True) if floating(leaf)}
     if isinstance(function, nn.Module):
         wanted |= dict(function.named_parameters())
     cut = (

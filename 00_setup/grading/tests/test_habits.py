@@ -26,11 +26,11 @@ def test_good_code_passes(habit):
 @pytest.mark.parametrize(
     "habit, wrong, told",
     [
-        (leaves_its_inputs_alone, lambda x: x.mul_(2), "argument 0 was changed in place"),
+        (leaves_its_inputs_alone, lambda x: x.mul_(2), "x was changed in place"),
         (keeps_the_dtype, lambda x: x.float() * 2, "float64 went in and torch.float32 came out"),
         (keeps_the_dtype, lambda x: x * torch.ones(3), "bfloat16 went in and torch.float32 came"),
         (takes_any_memory_layout, lambda x: x.view(-1), "view size is not compatible"),
-        (keeps_the_graph, lambda x: x.detach() * 2, "no gradient reaches argument 0"),
+        (keeps_the_graph, lambda x: x.detach() * 2, "no gradient reaches x"),
         (keeps_the_graph, lambda x: (x * 2, x.detach()), "comes through result 2 of 2"),
         (keeps_the_graph, lambda x: x / x.square().sum().detach(), "is not the slope of the"),
         (takes_any_memory_layout, lambda x: x + torch.rand(3), "is drawn by chance"),
