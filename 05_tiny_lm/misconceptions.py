@@ -80,7 +80,7 @@ def models_with_and_without_a_cache(TinyTransformerLM: Callable) -> Any:
         "it starts with small weights": fresh.head.weight.std().item() < 0.03,
         "text longer than the context is a ValueError": refuses(learned, TOKENS.repeat(1, 2)),
     }
-    return [learned(TOKENS), rope(TOKENS), facts, of_a_cache(rope)]
+    return [learned(TOKENS), rope(TOKENS), facts, of_a_cache(rope), of_a_cache(learned)]
 
 
 class Notes:
@@ -264,6 +264,18 @@ class TurnsNewTokensFrom0(reference.TinyTransformerLM):
         return super().rotation(0, end - start)
 
 
+class PlacesNewTokensAt0(reference.TinyTransformerLM):
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        whole, self.embedding.forward = self.embedding.forward, self.from_0
+        try:
+            return super().forward(tokens, cache)
+        finally:
+            self.embedding.forward = whole
+
+    def from_0(self, tokens: Tensor, start: int = 0) -> Tensor:
+        return type(self.embedding).forward(self.embedding, tokens[:, start:])
+
+
 class TurnsNothingUnderACache(reference.TinyTransformerLM):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         self.cached = cache is not None
@@ -408,6 +420,12 @@ MISCONCEPTIONS = [
         hint="With a cache you turn the new tokens as if they stood at the beginning. The first of "
         "them is at position `cache.length`, and its distance to the keys in the cache counts "
         "from there.",
+    ),
+    Misconception(
+        "TinyTransformerLM",
+        wrong=PlacesNewTokensAt0,
+        hint="With a cache you embed the new tokens as if they stood at the beginning. The first "
+        "of them is at position `cache.length`, which the embedding has to be told.",
     ),
     Misconception(
         "TinyTransformerLM",

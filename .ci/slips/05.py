@@ -602,4 +602,56 @@ def init_weights(model):
         say=[r"\(11,\)", r"\(1, 11\)"],
         never=["meet"],
     ),
+    Slip(
+        "TinyTransformerLM",
+        "a dropout of its own",
+        swap(
+            swap(
+                CACHED,
+                "self.ln_f = LayerNorm",
+                "self.drop = nn.Dropout(0.1)\n        self.ln_f = LayerNorm",
+            ),
+            "self.embedding(tokens, start)\n",
+            "self.drop(self.embedding(tokens, start))\n",
+        ),
+        say=["dropout=0", "second time"],
+        never=["numbers are wrong"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "new tokens embedded from 0",
+        swap(CACHED, "self.embedding(tokens, start)", "self.embedding(tokens[:, start:])"),
+        say=["embed", "cache.length"],
+        never=["turn", "rotat"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "every block appends as 0",
+        swap(CACHED, "partial(cache.append, i)", "partial(cache.append, 0)"),
+        say=[r"\[0, 0, 0\]"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "no_grad over forward",
+        swap(CACHED, "    def forward(", "    @torch.no_grad()\n    def forward("),
+        say=["no graph", "no_grad"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "as many blocks as heads",
+        swap(CACHED, "range(c.n_layers)", "range(c.n_heads)"),
+        say=["n_layers = 3", "4 in"],
+    ),
+    Slip(
+        "next_token_distribution",
+        "softmax along the positions",
+        swap(NEXT, "logits[:, -1].softmax(dim=-1)", "logits.softmax(dim=1)[:, -1]"),
+        say=["add up", "to 1"],
+    ),
+    Slip(
+        "next_token_distribution",
+        "one token too few is read",
+        swap(NEXT, "model(tokens)", "model(tokens[:, :-1])"),
+        say=["last position, 4", "at 3"],
+    ),
 ]

@@ -936,4 +936,127 @@ EXTRA += [
         ),
         say=["two groups", "all parameters"],
     ),
+    Slip(
+        "split_corpus",
+        "right: two in a list",
+        """
+def split_corpus(tokens, val_fraction=0.1):
+    if not 0 < val_fraction < 1:
+        raise ValueError("val_fraction")
+    cut = int(len(tokens) * (1 - val_fraction))
+    return [tokens[:cut], tokens[cut:]]
+""",
+        right=True,
+    ),
+    Slip(
+        "get_batch",
+        "the text is written to",
+        swap(BATCH, "    return x, y", "    tokens[0] = 0\n    return x, y"),
+        say=["changed in place"],
+    ),
+    Slip(
+        "cross_entropy",
+        "in bits",
+        swap(LOSS, ".mean()", ".mean() / math.log(2)"),
+        say=["1 / ln 2"],
+    ),
+    Slip(
+        "cross_entropy",
+        "without its graph",
+        swap(LOSS, "logits.log_softmax", "logits.detach().log_softmax"),
+        say=["no graph", "detach"],
+    ),
+    Slip(
+        "clip_gradients",
+        "None becomes zeros",
+        swap(
+            CLIP,
+            "    grads =",
+            "    params = list(params)\n    for p in params:\n        if p.grad is None:\n            p.grad = torch.zeros_like(p)\n    grads =",
+        ),
+        say=["None", "rest"],
+    ),
+    Slip(
+        "clip_gradients",
+        "names bound anew",
+        swap(
+            CLIP,
+            "        for g in grads:\n            g.mul_(max_norm / total)\n",
+            "        grads = [g * max_norm / total for g in grads]\n",
+        ),
+        say=["what they were"],
+    ),
+    Slip(
+        "AdamW",
+        "a name bound anew",
+        swap(
+            ADAMW,
+            "p.sub_(lr * m_hat / (v_hat.sqrt() + eps))",
+            "p = p - lr * m_hat / (v_hat.sqrt() + eps)",
+        ),
+        say=["by 0", "in place"],
+        never=["averages start"],
+    ),
+    Slip(
+        "AdamW",
+        "up the gradient",
+        swap(ADAMW, "p.sub_(", "p.add_("),
+        say=["by 0.1", "be -0.1", "down the gradient"],
+        never=["averages start"],
+    ),
+    Slip(
+        "AdamW",
+        "both averages corrected by the second beta",
+        swap(ADAMW, '(1 - b1 ** s["t"])', '(1 - b2 ** s["t"])'),
+        say=["own beta"],
+    ),
+    Slip(
+        "train_step",
+        "two steps",
+        swap(
+            DOORS,
+            "        optimizer.step()\n",
+            "        optimizer.step()\n        optimizer.step()\n",
+        ),
+        say=["2 times"],
+        never=["longer than max_norm"],
+    ),
+    Slip(
+        "train_step",
+        "a step for each part",
+        swap(
+            swap(
+                DOORS,
+                "        total += loss.detach()\n",
+                "        total += loss.detach()\n        if scaler is None:\n            clip_gradients(model.parameters(), max_norm)\n            optimizer.step()\n",
+            ),
+            "    if scaler is None:\n        optimizer.step()\n    else:\n",
+            "    if scaler is not None:\n",
+        ),
+        say=["4 steps"],
+    ),
+    Slip(
+        "train_step",
+        "parts along the positions",
+        swap(
+            swap(DOORS, "inputs.chunk(accumulate)", "inputs.chunk(accumulate, dim=1)"),
+            "targets.chunk(accumulate)",
+            "targets.chunk(accumulate, dim=1)",
+        ).replace("len(y) / len(targets)", "y.numel() / targets.numel()"),
+        say=[r"\[4, 4, 4, 4\]"],
+    ),
+    Slip(
+        "train_step",
+        "the scaler is not updated",
+        swap(DOORS, "        scaler.update()\n", ""),
+        say=["scale should be lowered"],
+        never=["moved the weights"],
+    ),
+    Slip(
+        "train_step",
+        "the optimizer steps past the scaler",
+        swap(DOORS, "scaler.step(optimizer)", "optimizer.step()"),
+        say=["moved the weights"],
+        never=["scale should be lowered"],
+    ),
 ]

@@ -340,7 +340,7 @@ def in_words(item: pytest.Item) -> str:
     for changes in [v for v in params.values() if isinstance(v, dict)]:
         params = {k: v for k, v in params.items() if v is not changes} | changes
     told = [f"{k}={getattr(v, '__name__', v)}" for k, v in params.items()]
-    return ", ".join([words, *(text for text in told if len(text) <= 40)])
+    return ", ".join([words, *(text for text in told if len(text) <= 40 and "<" not in text)])
 
 
 def folder_of(path: Path, root: Path) -> str:

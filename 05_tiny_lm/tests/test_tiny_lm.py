@@ -150,7 +150,7 @@ class TestCountParameters:
 
     def test_the_count_is_a_whole_number(self, impl):
         count = impl.count_parameters(SMALL)
-        assert type(count) is int, f"The count is an int; here it is a {type(count).__name__}."
+        assert type(count) is int, f"The count is an int; here its type is {type(count).__name__}."
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "count_parameters")
@@ -264,6 +264,16 @@ class TestTinyTransformerLM:
             "which training would move apart from it."
         )
 
+    def test_has_as_many_blocks_as_it_was_asked_for(self, impl):
+        made = len(impl.TinyTransformerLM(small(n_layers=3)).blocks)
+        assert made == 3, f"With n_layers = 3 the model has {made} in `blocks`."
+
+    def test_nothing_is_random_without_dropout(self, impl):
+        model, tokens = randomize(impl.TinyTransformerLM(SMALL)), torch.randint(11, (2, 8))
+        assert model(tokens).equal(model(tokens)), (
+            "With dropout=0 a model in training gives the same tokens other logits the second time."
+        )
+
     @variants
     def test_its_parts_have_their_names_and_learn_nothing_else(self, impl, changes):
         ours = impl.TinyTransformerLM(small(**changes))
@@ -293,10 +303,6 @@ class TestTinyTransformerLM:
             f"With positions={positions!r} the logits are not those of embedding, blocks, ln_f and "
             f"head in a row: {departure(model, tokens)}"
         )
-
-    def test_has_as_many_blocks_as_it_was_asked_for(self, impl):
-        made = len(impl.TinyTransformerLM(small(n_layers=3)).blocks)
-        assert made == 3, f"With n_layers = 3 the model has {made} in `blocks`."
 
     def test_every_block_has_weights_of_its_own(self, impl):
         blocks = impl.TinyTransformerLM(small(n_layers=3)).blocks
@@ -355,8 +361,12 @@ class TestTinyTransformerLM:
     @variants
     def test_the_gradient_reaches_every_parameter(self, impl, changes):
         model = randomize(impl.TinyTransformerLM(small(**changes)))
-        tokens = torch.randint(11, (4, 8))
-        F.cross_entropy(model(tokens).flatten(0, 1), torch.randint(11, (32,))).backward()
+        logits = model(torch.randint(11, (4, 8)))
+        assert logits.requires_grad, (
+            "The logits have no graph, so no gradient reaches any weight: it is cut where they are "
+            "computed (detach, .data, no_grad do that)."
+        )
+        F.cross_entropy(logits.flatten(0, 1), torch.randint(11, (32,))).backward()
         unreached = {
             name
             for name, parameter in model.named_parameters()
@@ -364,7 +374,10 @@ class TestTinyTransformerLM:
         }
         # A key bias adds the same to every score of a query, which the softmax ignores.
         missed = [name for name in unreached if not name.endswith("k_proj.bias")]
-        assert not missed, f"No gradient reaches {', '.join(sorted(missed)[:3])}."
+        assert not missed, (
+            f"No gradient reaches {', '.join(sorted(missed)[:3])}: the logits do not depend on it, "
+            "or the graph is cut on the way (detach, .data, no_grad do that)."
+        )
 
     def test_a_text_longer_than_the_context_is_an_error(self, impl):
         refuses(impl.TinyTransformerLM(SMALL), torch.zeros(1, 9, dtype=torch.long))
@@ -457,15 +470,6 @@ class TestCache:
 
         return make
 
-    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
-    @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
-    @torch.no_grad()
-    def test_new_tokens_get_the_logits_that_they_have_without(self, make, positions, ends):
-        model, tokens = make(positions=positions), torch.randint(11, (3, 8))
-        logits = logits_with(Notes(), model, tokens, ends)
-        read = ", then ".join(map(str, ends))
-        assert_same_logits(logits, model(tokens), f"Read with a new cache to {read} tokens")
-
     def test_what_was_read_is_not_computed_again(self, make):
         model, widths = make(), []
         model.blocks[0].register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
@@ -491,6 +495,15 @@ class TestCache:
             "Of 6 tokens 4 are read and then 2, by 3 blocks. When they append, `cache.length` "
             f"should be [0, 0, 0, 4, 4, 4], and 6 in the end; it is {lengths} and {notes.length}."
         )
+
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
+    @torch.no_grad()
+    def test_new_tokens_get_the_logits_that_they_have_without(self, make, positions, ends):
+        model, tokens = make(positions=positions), torch.randint(11, (3, 8))
+        logits = logits_with(Notes(), model, tokens, ends)
+        read = ", then ".join(map(str, ends))
+        assert_same_logits(logits, model(tokens), f"Read with a new cache to {read} tokens")
 
     @pytest.mark.parametrize("positions", ["learned", "rope"])
     @torch.no_grad()
@@ -541,23 +554,25 @@ class TestNextTokenDistribution:
             "A text has other probabilities in a batch of 3 than alone: the rows of the batch meet."
         )
 
-    @pytest.mark.parametrize("B, T", [(2, 5), (1, 1)])
-    def test_is_the_softmax_of_the_last_position(self, impl, B, T):
-        model = randomize(TinyTransformerLM(SMALL))
-        tokens = torch.randint(11, (B, T))
-        expected = model(tokens)[:, -1].softmax(dim=-1)
-        chances = impl.next_token_distribution(model, tokens)
-        assert torch.allclose(chances, expected, atol=1e-5), (
-            f"For tokens {(B, T)} the probabilities are not the softmax of the last position's "
-            f"logits: {explain(chances, expected, {'vocab_size': 11})}"
-        )
-
     def test_adds_up_to_1(self, impl):
         model = randomize(TinyTransformerLM(SMALL))
         sums = impl.next_token_distribution(model, torch.randint(11, (3, 8))).sum(dim=-1)
         assert torch.allclose(sums, torch.ones(3)), (
             "The probabilities of three rows add up to "
             f"{', '.join(f'{total:.4g}' for total in sums.flatten()[:3])}; they should to 1."
+        )
+
+    @pytest.mark.parametrize("B, T", [(2, 5), (1, 1)])
+    def test_is_the_softmax_of_the_last_position(self, impl, B, T):
+        model = randomize(TinyTransformerLM(SMALL))
+        tokens = torch.randint(11, (B, T))
+        each = model(tokens).softmax(dim=-1)
+        chances, expected = impl.next_token_distribution(model, tokens), each[:, -1]
+        of = [t for t in range(T - 1) if chances.allclose(each[:, t], atol=1e-5)]
+        assert torch.allclose(chances, expected, atol=1e-5), (
+            f"For tokens {(B, T)} the probabilities are not the softmax of the logits at the last "
+            f"position, {T - 1}"
+            + (f", but of those at {of[0]}." if of else f": {explain(chances, expected, {})}")
         )
 
     def test_drops_nothing_even_in_the_midst_of_training(self, impl):

@@ -99,7 +99,7 @@ class TestSplitCorpus:
 
     @pytest.mark.parametrize("habit", OF_TOKENS)
     def test_it_has_good_habits(self, impl, habit):
-        habit(impl.split_corpus, torch.arange(50))
+        habit(lambda tokens: tuple(impl.split_corpus(tokens)), torch.arange(1, 51))
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "split_corpus")
@@ -177,9 +177,9 @@ class TestGetBatch:
     @pytest.mark.parametrize("habit", OF_TOKENS)
     def test_it_has_good_habits(self, impl, habit):
         def draw(tokens):
-            return impl.get_batch(tokens, 4, 8, torch.Generator().manual_seed(0))
+            return tuple(impl.get_batch(tokens, 4, 8, torch.Generator().manual_seed(0)))
 
-        habit(draw, torch.arange(50))
+        habit(draw, torch.arange(1, 51))
 
     def test_tokens_stay_what_they_are(self, impl):
         for part in impl.get_batch(torch.arange(50), 4, 8, torch.Generator()):
@@ -240,7 +240,11 @@ class TestCrossEntropy:
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5), (
             f"The loss is {loss.item():.6g}; the mean of -ln p(target) over the {targets.numel()} "
             f"positions of these logits {tuple(logits.shape)} is {expected.item():.6g}."
-            f"{along_another_axis(loss.item(), logits, targets)}"
+            f"{cause(loss, expected, logits, targets)}"
+        )
+        assert loss.requires_grad, (
+            "The loss has no graph, so no gradient reaches the logits: it is cut on the way "
+            "(detach, .data, no_grad do that)."
         )
         loss.backward()
         expected.backward()
@@ -303,15 +307,23 @@ class TestCrossEntropy:
         the_example_is_true(impl, "cross_entropy")
 
 
-def along_another_axis(loss, logits, targets):
+def cause(loss, expected, logits, targets):
+    """What a wrong loss is, where the numbers show it."""
     for dim in range(targets.dim()):
         chosen = logits.log_softmax(dim).gather(-1, targets.unsqueeze(-1))
-        if loss == pytest.approx(-chosen.mean().item(), rel=1e-5):
+        if loss.item() == pytest.approx(-chosen.mean().item(), rel=1e-5):
             return (
                 f" Yours is what a softmax along axis {dim} gives; the chances of a position add "
                 "up to 1 along the last axis, its vocabulary."
             )
-    return ""
+    factor = (loss / expected).item()
+    for name, n in {
+        "as many as there are positions": targets.numel(),
+        "1 / ln 2": 1 / math.log(2),
+    }.items():
+        if n != 1 and factor == pytest.approx(n, rel=1e-5):
+            return f" Yours is {factor:.4g} times as large: {name}."
+    return " The sign is wrong." if factor == pytest.approx(-1, rel=1e-5) else ""
 
 
 @pytest.mark.exercise("perplexity")
@@ -325,7 +337,8 @@ class TestPerplexity:
             f"yours is {float(perplexity):.6g}."
         )
         assert isinstance(perplexity, float), (
-            f"The perplexity is a float, of a tensor too; here it is a {type(perplexity).__name__}."
+            "The perplexity is a float, of a tensor too; here its type is "
+            f"{type(perplexity).__name__}."
         )
 
     def test_its_example_is_true(self, impl):
@@ -395,7 +408,12 @@ class TestWarmupCosine:
 class TestClipGradients:
     def test_together_they_are_as_long_as_they_may_be(self, impl):
         params = with_gradients(5, 7)
+        before = [p.grad.clone() for p in params[:-1]]
         impl.clip_gradients(params, 0.5)
+        assert not all(p.grad.equal(grad) for p, grad in zip(params, before, strict=False)), (
+            "Gradients longer than max_norm are what they were: `p.grad` of each parameter should "
+            "be shortened."
+        )
         length = torch.cat([p.grad for p in params[:-1]]).norm().item()
         assert length == pytest.approx(0.5, rel=1e-4), (
             f"Laid end to end the gradients are {length:.4f} long afterwards; max_norm is 0.5."
@@ -443,6 +461,14 @@ class TestClipGradients:
         assert length.item() == pytest.approx(0.5, rel=1e-4), (
             "Given as an iterator, which can be gone through only once, like "
             f"model.parameters(), gradients with max_norm=0.5 end up {length:.4f} long."
+        )
+
+    def test_a_gradient_that_is_none_stays_none(self, impl):
+        params = with_gradients(5, 7)
+        impl.clip_gradients(params, 0.5)
+        assert params[-1].grad is None, (
+            "A parameter had None for its gradient, and has a tensor afterwards: an optimizer "
+            "would move what should rest."
         )
 
     def test_where_no_parameter_has_a_gradient_the_length_is_0(self, impl):
@@ -502,11 +528,19 @@ def listed(numbers):
 class TestAdamW:
     @pytest.mark.parametrize("gradient", [5.0, -0.01])
     def test_the_first_step_is_as_long_as_the_rate(self, impl, gradient):
-        (move,) = moves(impl, [gradient])
-        assert move == pytest.approx(-math.copysign(0.1, gradient), rel=1e-3), (
+        (move,), (tenfold,) = moves(impl, [gradient]), moves(impl, [10 * gradient])
+        expected = -math.copysign(0.1, gradient)
+        why = "lr down the gradient, however long that is."
+        if move == 0:
+            why = "lr down the gradient, written into the parameter itself, in place."
+        elif move == pytest.approx(tenfold, rel=1e-3) and move * expected > 0:
+            why = (
+                "both averages start at 0, and each is corrected for that by its own beta and the "
+                "count of steps."
+            )
+        assert move == pytest.approx(expected, rel=1e-3), (
             f"With lr=0.1, no decay and a gradient of {gradient:g} the first step moves a weight "
-            f"by {move:.4g}. It should be 0.1 down the gradient, however long that is, since both "
-            "averages are corrected for their start at 0."
+            f"by {move:.4g}. It should be {expected:g}: {why}"
         )
 
     def test_eps_is_added_to_the_root(self, impl):
@@ -591,7 +625,9 @@ class TestAdamW:
         assert idle.equal(torch.ones(3)), (
             "A parameter whose gradient is None has moved; it should rest, decay too."
         )
-        assert not busy.equal(torch.ones(3)), "The parameter after it has not moved."
+        assert not busy.equal(torch.ones(3)), (
+            "One parameter has None for its gradient, and the next, which has one, has not moved."
+        )
 
     def test_settings_that_are_not_given_are_those_of_the_signature(self, impl):
         (ours,), (theirs,) = (
@@ -758,7 +794,12 @@ class TestTrainStep:
         model = small_model()
         before, batch = weights(model), torch.randint(11, (2, 4, 8))
         optimizer = torch.optim.SGD(grouped([*model.parameters()]), 1.0)
+        steps = []
+        optimizer.register_step_pre_hook(lambda *_: steps.append(1))
         train_step(model, optimizer, *batch, max_norm=0.1)
+        assert len(steps) < 2, (
+            f"optimizer.step() is called {len(steps)} times for a batch; it should be one time."
+        )
         return (weights(model) - before).norm().item()
 
     @pytest.mark.parametrize("max_norm", [100.0, 0.1])
@@ -828,7 +869,7 @@ class TestTrainStep:
 def compared(moved, expected, than):
     """moves the weights 0.25 times as far as the whole batch does, 30° away from that direction"""
     if not moved.any():
-        return f"moves no weight, as {than}"
+        return "moves no weight"
     factor = (moved.norm() / expected.norm()).item()
     angle = math.degrees(torch.acos(F.cosine_similarity(moved, expected, dim=0).clamp(-1, 1)))
     way = f"{angle:.0f}° away from that direction" if angle >= 1 else "in the same direction"
@@ -840,10 +881,16 @@ def after_a_step(train_step, max_norm=1.0, rows=slice(None), **options):
     torch.manual_seed(0)
     model, batch, passes = small_model(), torch.randint(11, (2, 4, 8))[:, rows], []
     model.register_forward_hook(lambda _, args, logits: passes.append(logits.detach()))
-    optimizer, before = torch.optim.SGD(model.parameters(), 0.5), weights(model)
+    optimizer, before, steps = torch.optim.SGD(model.parameters(), 0.5), weights(model), []
+    optimizer.register_step_pre_hook(lambda *_: steps.append(1))
     loss = torch.as_tensor(train_step(model, optimizer, *batch, max_norm, **options))
     return SimpleNamespace(
-        loss=loss, moved=weights(model) - before, passes=passes, model=model, batch=batch
+        loss=loss,
+        moved=weights(model) - before,
+        passes=passes,
+        model=model,
+        batch=batch,
+        steps=len(steps),
     )
 
 
@@ -888,6 +935,22 @@ def step(impl):
 @pytest.mark.door
 @pytest.mark.exercise("train_step")
 class TestAccumulate:
+    def test_each_part_is_its_share_of_the_batch(self, step):
+        split, whole = step(accumulate=4), step()
+        sizes = [len(logits) for logits in split.passes]
+        assert sizes == [1, 1, 1, 1], (
+            f"With accumulate=4 the forward passes read {sizes} sequences of a batch of 4; they "
+            "should be [1, 1, 1, 1]."
+        )
+        assert split.steps < 2, (
+            f"With accumulate=4 the optimizer takes {split.steps} steps for a batch; it should "
+            "take one, when all parts have gone back."
+        )
+        assert torch.allclose(torch.cat(split.passes), *whole.passes, atol=1e-5), (
+            "With accumulate=4 the four passes, one after the other, are not those of the batch's "
+            "four sequences in their order."
+        )
+
     @pytest.mark.parametrize("parts", [2, 4])
     def test_the_parts_make_the_step_of_the_whole(self, step, parts):
         whole, split = step(100.0), step(100.0, accumulate=parts)
@@ -922,18 +985,6 @@ class TestAccumulate:
         assert torch.allclose(split, whole), (
             f"With accumulate=4 the loss is {split.item():.4f}; that of the whole batch is "
             f"{whole.item():.4f}."
-        )
-
-    def test_each_part_is_its_share_of_the_batch(self, step):
-        split, whole = step(accumulate=4), step()
-        sizes = [len(logits) for logits in split.passes]
-        assert sizes == [1, 1, 1, 1], (
-            f"With accumulate=4 the forward passes read {sizes} sequences of a batch of 4; they "
-            "should be [1, 1, 1, 1]."
-        )
-        assert torch.allclose(torch.cat(split.passes), *whole.passes, atol=1e-5), (
-            "With accumulate=4 the four passes, one after the other, are not those of the batch's "
-            "four sequences in their order."
         )
 
     def test_each_part_goes_back_before_the_next_is_read(self, impl):
@@ -1043,9 +1094,13 @@ class TestScaler:
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
         before = weights(model)
         impl.train_step(model, optimizer, *batch, 1.0, scaler=scaler)
-        assert weights(model).equal(before) and scaler.get_scale() == 2**10, (
-            "A step whose scaled gradients overflow is not left out, or the scale is not lowered "
-            "after it."
+        assert weights(model).equal(before), (
+            "A step whose scaled gradients overflow has moved the weights; the scaler would have "
+            "left it out."
+        )
+        assert scaler.get_scale() == 2**10, (
+            "After a step whose scaled gradients overflow the scale should be lowered, from 2**40 "
+            f"to 2**10; it is 2**{math.log2(scaler.get_scale()):.0f}."
         )
         impl.train_step(model, optimizer, *batch, 1.0, scaler=scaler)
         assert weights(model).isfinite().all() and not weights(model).equal(before), (
