@@ -33,6 +33,7 @@ def init_weights(model: nn.Module) -> None:
 
     The two projections of each block that add to the residual stream, out_proj and down, start
     smaller by the square root of their number, 2 n_layers (Radford et al. 2019, section 2.3).
+    The numbers are written into the model's own parameters; the seed is the caller's to set.
     """
     raise NotImplementedError
 
@@ -68,6 +69,6 @@ class TinyTransformerLM(nn.Module):
 def next_token_distribution(model: nn.Module, tokens: Tensor) -> Tensor:
     """★ tokens (B, T) -> (B, vocab_size): the probability of every token to come next.
 
-    Dropout rests meanwhile, no graph is built, and the model is left in the mode it was in.
+    Meanwhile dropout rests and no graph is built; the model is left in the mode it was in.
     """
     raise NotImplementedError

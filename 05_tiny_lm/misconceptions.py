@@ -28,8 +28,9 @@ def filled(model: nn.Module) -> nn.Module:
 
 
 @probe("count_parameters")
-def with_learned_and_with_rotary_positions(count_parameters: Callable) -> Any:
-    return [torch.tensor([int(count_parameters(config)) for config in (SMALL, ROPE)])]
+def with_each_kind_of_positions(count_parameters: Callable) -> Any:
+    configs = SMALL, ROPE, replace(SMALL, positions="sinusoidal")
+    return [torch.tensor([int(count_parameters(config)) for config in configs])]
 
 
 @probe("init_weights")
@@ -79,7 +80,7 @@ def models_with_and_without_a_cache(TinyTransformerLM: Callable) -> Any:
         "it starts with small weights": fresh.head.weight.std().item() < 0.03,
         "text longer than the context is a ValueError": refuses(learned, TOKENS.repeat(1, 2)),
     }
-    return [learned(TOKENS), rope(TOKENS), facts, of_a_cache(rope)]
+    return [learned(TOKENS), rope(TOKENS), facts, of_a_cache(rope), of_a_cache(learned)]
 
 
 class Notes:
@@ -99,14 +100,18 @@ class Notes:
 
 def of_a_cache(model: nn.Module) -> dict[str, bool]:
     """What holds of a model that uses a cache; all of it where the cache is left alone."""
-    notes = Notes()
-    logits = [model(TOKENS)]
+    notes, at_once = Notes(), model(TOKENS)
+    logits = [at_once]
     if takes(model, "cache"):
         with suppress(NotImplementedError):  # where a learner has marked what is to come
             logits = [model(TOKENS[:, :end], notes) for end in (3, 5)]
+            at_once = model(TOKENS, Notes())
     used = bool(notes.lengths) or notes.length > 0
     return {
         "all blocks find the `length` that the cache had": notes.lengths[:3] in ([0] * 3, []),
+        "a cache that has read nothing changes no logits": torch.allclose(
+            at_once, model(TOKENS), rtol=1e-4, atol=1e-5
+        ),
         "afterwards the cache's `length` is the number of tokens": not used or notes.length == 5,
         "after a cache the last logits are what they are without": torch.allclose(
             logits[-1][:, -1], model(TOKENS)[:, -1], rtol=1e-4, atol=1e-5
@@ -259,6 +264,27 @@ class TurnsNewTokensFrom0(reference.TinyTransformerLM):
         return super().rotation(0, end - start)
 
 
+class PlacesNewTokensAt0(reference.TinyTransformerLM):
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        whole, self.embedding.forward = self.embedding.forward, self.from_0
+        try:
+            return super().forward(tokens, cache)
+        finally:
+            self.embedding.forward = whole
+
+    def from_0(self, tokens: Tensor, start: int = 0) -> Tensor:
+        return type(self.embedding).forward(self.embedding, tokens[:, start:])
+
+
+class TurnsNothingUnderACache(reference.TinyTransformerLM):
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        self.cached = cache is not None
+        return super().forward(tokens, cache)
+
+    def rotation(self, start: int, end: int) -> Callable[[Tensor], Tensor] | None:
+        return None if self.cached else super().rotation(start, end)
+
+
 class KeepsTheFirstWeights(reference.TinyTransformerLM):
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -394,6 +420,18 @@ MISCONCEPTIONS = [
         hint="With a cache you turn the new tokens as if they stood at the beginning. The first of "
         "them is at position `cache.length`, and its distance to the keys in the cache counts "
         "from there.",
+    ),
+    Misconception(
+        "TinyTransformerLM",
+        wrong=PlacesNewTokensAt0,
+        hint="With a cache you embed the new tokens as if they stood at the beginning. The first "
+        "of them is at position `cache.length`, which the embedding has to be told.",
+    ),
+    Misconception(
+        "TinyTransformerLM",
+        wrong=TurnsNothingUnderACache,
+        hint='With "rope" and a cache the blocks get no rotation, so the model loses the order of '
+        "its tokens as soon as it writes with one. Queries and keys are turned in either case.",
     ),
     Misconception(
         "TinyTransformerLM",

@@ -31,8 +31,9 @@ def get_batch(
     """★★ Random windows of (N,) tokens: inputs (B, T) and targets (B, T).
 
     B is `batch_size` and T is `block_size`. The target of each input is the token that follows it
-    in the text. Windows may overlap, every possible one is equally likely, and `generator` alone
-    decides. Too few tokens for one window and its last target are a ValueError.
+    in the text. Each window is drawn by itself, so they may overlap; every possible one is equally
+    likely, and `generator` alone decides. Too few tokens for one window and its last target are a
+    ValueError.
 
     >>> get_batch(torch.tensor([7, 8, 9]), 1, 2, torch.Generator())
     (tensor([[7, 8]]), tensor([[8, 9]]))
@@ -68,8 +69,9 @@ def warmup_cosine(
     """★★ The learning rate of `step` = 0, 1, ...: a line up, then half a cosine down.
 
     The line goes from max_lr / (warmup_steps + 1) at step 0 to max_lr at step `warmup_steps`, the
-    cosine from there to min_lr at step `max_steps`. From then on the rate stays at min_lr, also
-    where warmup_steps is max_steps and there is no cosine.
+    cosine from there to min_lr at step `max_steps`; afterwards the rate stays at min_lr.
+    warmup_steps is at most max_steps; where they are one, there is no cosine, and the rate of that
+    step may be either.
 
     >>> [round(warmup_cosine(step, 2, 6, 1.0, 0.2), 2) for step in range(8)]
     [0.33, 0.67, 1.0, 0.88, 0.6, 0.32, 0.2, 0.2]
@@ -81,7 +83,8 @@ def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """★★ Shorten the gradients so that together they are at most `max_norm` long.
 
     Laid end to end they make one vector: its direction stays, and where it is short enough it
-    stays as it is. Returns its length before, (). A gradient that is None is passed over.
+    stays as it is. Returns its length before, (). A gradient that is None is passed over; without
+    any the length is 0.
 
     >>> weight = nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -96,8 +99,8 @@ class AdamW(torch.optim.Optimizer):
 
     PyTorch's base class keeps the settings in `self.param_groups`, where the schedule changes
     "lr" between steps, and gives each parameter p a dict of its own, `self.state[p]`: what is to be
-    remembered belongs there, and is saved with a checkpoint. A parameter whose gradient is None
-    rests: no move, no decay, and its count of steps waits.
+    remembered belongs there, in p's dtype and on its device, and is saved with a checkpoint. A
+    parameter whose gradient is None rests: no move, no decay, and its count of steps waits.
 
     >>> weight = nn.Parameter(torch.tensor([1.0]))
     >>> weight.grad = torch.tensor([0.5])
@@ -135,8 +138,9 @@ def train_step(
 ) -> Tensor:
     """★★ One step down the gradient of the loss on inputs, targets (B, T).
 
-    The gradients are those of this batch alone, clipped to `max_norm` when the optimizer uses
-    them; the model is in training mode. Returns the loss before the step, (), without its graph.
+    The gradients are those of this batch alone, all together clipped to `max_norm` when the
+    optimizer uses them; the model is in training mode, and stays in it. Returns the loss before the
+    step, (), without its graph.
 
     You may leave the last three alone at first. `accumulate` splits the batch into so many equal
     parts, each with a forward and a backward pass of its own, whose gradients add up to those of

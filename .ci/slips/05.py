@@ -482,3 +482,176 @@ SPARE = {
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]
+
+COUNT = """
+def count_parameters(config):
+    d, f, n = config.d_model, config.d_ff, config.n_layers
+    block = 4 * d + 4 * (d * d + d) + 2 * d * f + f + d
+    positions = config.max_len * d if config.positions == "learned" else 0
+    return config.vocab_size * d + positions + n * block + 2 * d
+"""
+
+NEXT = """
+def next_token_distribution(model, tokens):
+    mode = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(tokens)
+    model.train(mode)
+    return logits[:, -1].softmax(dim=-1)
+"""
+
+EXTRA += [
+    Slip(
+        "count_parameters",
+        "rotary positions counted",
+        swap(COUNT, 'config.positions == "learned"', 'config.positions != "sinusoidal"'),
+        say=["rope", "no table"],
+        never=["always"],
+    ),
+    Slip(
+        "count_parameters",
+        "builds the model",
+        """
+def count_parameters(config):
+    return sum(p.numel() for p in TinyTransformerLM(config).parameters())
+""",
+        say=["built", "config"],
+    ),
+    Slip(
+        "init_weights",
+        "modules that are linear layers or embeddings",
+        """
+def init_weights(model):
+    small = 0.02 / (2 * len(model.blocks)) ** 0.5
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, small if name.endswith(("out_proj", "down")) else 0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+""",
+        say=["embedding.position.weight", "from before"],
+        never=[r"0\.0000"],
+    ),
+    Slip(
+        "init_weights",
+        "a name bound anew",
+        swap(INIT, "nn.init.normal_(p, mean=0.0, std=0.02)", "p = torch.randn_like(p) * 0.02"),
+        say=["from before", "in place"],
+        never=[r"0\.0000"],
+    ),
+    Slip(
+        "init_weights",
+        "a seed inside",
+        swap(INIT, "    small =", "    torch.manual_seed(0)\n    small ="),
+        say=["same numbers", "seed"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "embedding times the root of d_model",
+        swap(CACHED, "self.embedding(tokens, start)\n", "self.embedding(tokens, start) * 4\n"),
+        say=[r"blocks\[0\]", "4 .*times", "embedding returns"],
+        never=["init_weights"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "tied by .data",
+        swap(
+            CACHED,
+            "self.head.weight = self.embedding.token.weight",
+            "self.head.weight.data = self.embedding.token.weight.data",
+        ),
+        say=["two parameters", "same numbers"],
+        never=["move apart", "another tensor"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "tied by a second parameter",
+        swap(
+            CACHED,
+            "self.head.weight = self.embedding.token.weight",
+            "self.head.weight = nn.Parameter(self.embedding.token.weight)",
+        ),
+        say=["two parameters", "same numbers"],
+        never=["move apart", "another tensor"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "no rotation under a cache",
+        swap(
+            CACHED,
+            'if self.config.positions == "rope":',
+            'if self.config.positions == "rope" and cache is None:',
+        ),
+        say=["rotation", "cache"],
+        never=["Notes", "cache.length"],
+    ),
+    Slip(
+        "next_token_distribution",
+        "gradients stay off",
+        swap(NEXT, "with torch.no_grad():", "torch.set_grad_enabled(False)\n    if True:"),
+        say=["graph", "After"],
+        never=["no_grad"],
+    ),
+    Slip(
+        "next_token_distribution",
+        "squeezed",
+        swap(NEXT, "softmax(dim=-1)", "softmax(dim=-1).squeeze()"),
+        say=[r"\(11,\)", r"\(1, 11\)"],
+        never=["meet"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "a dropout of its own",
+        swap(
+            swap(
+                CACHED,
+                "self.ln_f = LayerNorm",
+                "self.drop = nn.Dropout(0.1)\n        self.ln_f = LayerNorm",
+            ),
+            "self.embedding(tokens, start)\n",
+            "self.drop(self.embedding(tokens, start))\n",
+        ),
+        say=["dropout=0", "second time"],
+        never=["numbers are wrong"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "new tokens embedded from 0",
+        swap(CACHED, "self.embedding(tokens, start)", "self.embedding(tokens[:, start:])"),
+        say=["embed", "cache.length"],
+        never=["turn", "rotat"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "every block appends as 0",
+        swap(CACHED, "partial(cache.append, i)", "partial(cache.append, 0)"),
+        say=[r"\[0, 0, 0\]"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "no_grad over forward",
+        swap(CACHED, "    def forward(", "    @torch.no_grad()\n    def forward("),
+        say=["no graph", "no_grad"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "as many blocks as heads",
+        swap(CACHED, "range(c.n_layers)", "range(c.n_heads)"),
+        say=["n_layers = 3", "4 in"],
+    ),
+    Slip(
+        "next_token_distribution",
+        "softmax along the positions",
+        swap(NEXT, "logits[:, -1].softmax(dim=-1)", "logits.softmax(dim=1)[:, -1]"),
+        say=["add up", "to 1"],
+    ),
+    Slip(
+        "next_token_distribution",
+        "one token too few is read",
+        swap(NEXT, "model(tokens)", "model(tokens[:, :-1])"),
+        say=["last position, 4", "at 3"],
+    ),
+]

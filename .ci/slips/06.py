@@ -485,6 +485,8 @@ def clip_gradients(params, max_norm):
         """
 def clip_gradients(params, max_norm):
     grads = [p.grad for p in params if p.grad is not None]
+    if not grads:
+        return torch.zeros(())
     norm = sum(g.square().sum() for g in grads).sqrt()
     factor = (max_norm / norm).clamp(max=1.0)
     torch._foreach_mul_(grads, factor)
@@ -730,3 +732,331 @@ SPARE = {
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]
+
+BATCH = """
+def get_batch(tokens, batch_size, block_size, generator):
+    n = len(tokens) - block_size
+    if n < 1:
+        raise ValueError(f"{len(tokens)} tokens are too few for block_size {block_size}")
+    starts = torch.randint(n, (batch_size,), generator=generator).tolist()
+    x = torch.stack([tokens[s : s + block_size] for s in starts])
+    y = torch.stack([tokens[s + 1 : s + block_size + 1] for s in starts])
+    return x, y
+"""
+
+LOSS = """
+def cross_entropy(logits, targets):
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"targets {tuple(targets.shape)} do not fit {tuple(logits.shape)}")
+    log_p = logits.log_softmax(dim=-1)
+    return -log_p.gather(-1, targets.unsqueeze(-1)).mean()
+"""
+
+RATE = """
+def warmup_cosine(step, warmup_steps, max_steps, max_lr, min_lr):
+    if step < warmup_steps:
+        return max_lr * (step + 1) / (warmup_steps + 1)
+    if step >= max_steps:
+        return min_lr
+    done = (step - warmup_steps) / (max_steps - warmup_steps)
+    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * done)) / 2
+"""
+
+CLIP = """
+def clip_gradients(params, max_norm):
+    grads = [p.grad for p in params if p.grad is not None]
+    if not grads:
+        return torch.tensor(0.0)
+    total = torch.stack([g.norm() for g in grads]).norm()
+    if total > max_norm:
+        for g in grads:
+            g.mul_(max_norm / total)
+    return total
+"""
+
+EXTRA += [
+    Slip(
+        "get_batch",
+        "windows one after the other",
+        swap(
+            BATCH,
+            ".tolist()",
+            ".tolist()\n    starts = [(starts[0] + i) % n for i in range(len(starts))]",
+        ),
+        say=["1, 2, 3", "drawn by itself"],
+    ),
+    Slip(
+        "cross_entropy",
+        "as many targets, of another shape",
+        swap(
+            LOSS, "targets.shape != logits.shape[:-1]", "targets.numel() != logits[..., 0].numel()"
+        ),
+        say=["ValueError", r"\(2, 3, 1\)"],
+        never=["overflow", "inf or NaN"],
+    ),
+    Slip(
+        "cross_entropy",
+        "less the largest of all logits",
+        swap(
+            LOSS,
+            "log_p = logits.log_softmax(dim=-1)",
+            "z = logits - logits.max()\n    log_p = z - z.exp().sum(dim=-1, keepdim=True).log()",
+        ),
+        say=["200, 200", r"0\.6931"],
+    ),
+    Slip(
+        "cross_entropy",
+        "token 0 left out",
+        swap(
+            LOSS,
+            "    return",
+            "    keep = targets != 0\n    if keep.any():\n        log_p, targets = log_p[keep], targets[keep]\n    return",
+        ),
+        say=["Token 0"],
+    ),
+    Slip(
+        "cross_entropy",
+        "softmax along axis 1",
+        swap(LOSS, "log_softmax(dim=-1)", "log_softmax(dim=1)"),
+        say=["axis 1", "last axis"],
+    ),
+    Slip(
+        "perplexity",
+        "rounded",
+        "def perplexity(loss):\n    return round(math.exp(float(loss)), 2)\n",
+        say=[r"1\.002", "yours is 1"],
+    ),
+    Slip(
+        "perplexity",
+        "right: the exponential of a float32",
+        "def perplexity(loss):\n    return torch.tensor(float(loss)).exp().item()\n",
+        right=True,
+    ),
+    Slip("warmup_cosine", "right: min_lr at the end in any case", RATE, right=True),
+    Slip(
+        "warmup_cosine",
+        "right: max_lr where warm-up and end are one",
+        swap(
+            swap(RATE, "step >= max_steps", "step > max_steps"),
+            "/ (max_steps - warmup_steps)",
+            "/ max(1, max_steps - warmup_steps)",
+        ),
+        right=True,
+    ),
+    Slip(
+        "clip_gradients",
+        "no gradient at all",
+        swap(CLIP, "    if not grads:\n        return torch.tensor(0.0)\n", ""),
+        say=["non-empty", "no parameter has a gradient"],
+    ),
+    Slip(
+        "AdamW",
+        "one count for all parameters",
+        swap(ADAMW, 's["t"] += 1', 's["t"] = self.t = getattr(self, "t", 0) + 1'),
+        say=["count", "own"],
+        never=[r"\blr\b"],
+    ),
+    Slip(
+        "AdamW",
+        "weight_decay of the defaults",
+        swap(ADAMW, 'group["weight_decay"]', 'self.defaults["weight_decay"]'),
+        say=["weight_decay", "param_groups"],
+    ),
+    Slip(
+        "AdamW",
+        "decay after the move",
+        swap(
+            ADAMW,
+            "                p.mul_(1 - lr * wd)\n                p.sub_(lr * m_hat / (v_hat.sqrt() + eps))\n",
+            "                p.sub_(lr * m_hat / (v_hat.sqrt() + eps))\n                p.mul_(1 - lr * wd)\n",
+        ),
+        say=["decay", r"3\.9"],
+    ),
+    Slip(
+        "AdamW",
+        "squares in float32",
+        swap(
+            ADAMW,
+            "torch.zeros_like(p), torch.zeros_like(p)\n",
+            "torch.zeros_like(p), torch.zeros(p.shape)\n",
+        ).replace(
+            's["v"] = b2 * s["v"] + (1 - b2) * g * g', 's["v"].mul_(b2).add_((1 - b2) * g * g)'
+        ),
+        say=["float32", "dtype"],
+    ),
+    Slip(
+        "AdamW",
+        "betas exchanged",
+        swap(ADAMW, "(b1, b2), eps", "(b2, b1), eps"),
+        say=["exchanged"],
+    ),
+    Slip(
+        "AdamW",
+        "vectors do not decay",
+        swap(ADAMW, "1 - lr * wd", "1 - lr * wd * (p.dim() > 1)"),
+        say=["groups", "vector"],
+        never=["averages"],
+    ),
+    Slip(
+        "train_step",
+        "gradients forgotten between the parts",
+        swap(
+            swap(DOORS, "    optimizer.zero_grad()\n", ""),
+            "        with torch.autocast",
+            "        optimizer.zero_grad()\n        with torch.autocast",
+        ),
+        say=["last part alone"],
+        never=["share of the mean", r"0\.0500"],
+    ),
+    Slip(
+        "train_step",
+        "each part clipped",
+        swap(
+            DOORS,
+            "            loss.backward()\n",
+            "            loss.backward()\n            clip_gradients(model.parameters(), max_norm)\n",
+        ),
+        say=["clipped one time"],
+        never=["share of the mean", r"0\.0500"],
+    ),
+    Slip(
+        "train_step",
+        "evaluation mode in the end",
+        swap(DOORS, "    return total", "    model.eval()\n    return total"),
+        say=["After the step", "training mode"],
+        never=["dropout", "comes in"],
+    ),
+    Slip(
+        "train_step",
+        "clips the first group alone",
+        swap(
+            DOORS,
+            "clip_gradients(model.parameters(), max_norm)",
+            'clip_gradients(optimizer.param_groups[0]["params"], max_norm)',
+        ),
+        say=["two groups", "all parameters"],
+    ),
+    Slip(
+        "split_corpus",
+        "right: two in a list",
+        """
+def split_corpus(tokens, val_fraction=0.1):
+    if not 0 < val_fraction < 1:
+        raise ValueError("val_fraction")
+    cut = int(len(tokens) * (1 - val_fraction))
+    return [tokens[:cut], tokens[cut:]]
+""",
+        right=True,
+    ),
+    Slip(
+        "get_batch",
+        "the text is written to",
+        swap(BATCH, "    return x, y", "    tokens[0] = 0\n    return x, y"),
+        say=["changed in place"],
+    ),
+    Slip(
+        "cross_entropy",
+        "in bits",
+        swap(LOSS, ".mean()", ".mean() / math.log(2)"),
+        say=["1 / ln 2"],
+    ),
+    Slip(
+        "cross_entropy",
+        "without its graph",
+        swap(LOSS, "logits.log_softmax", "logits.detach().log_softmax"),
+        say=["no graph", "detach"],
+    ),
+    Slip(
+        "clip_gradients",
+        "None becomes zeros",
+        swap(
+            CLIP,
+            "    grads =",
+            "    params = list(params)\n    for p in params:\n        if p.grad is None:\n            p.grad = torch.zeros_like(p)\n    grads =",
+        ),
+        say=["None", "rest"],
+    ),
+    Slip(
+        "clip_gradients",
+        "names bound anew",
+        swap(
+            CLIP,
+            "        for g in grads:\n            g.mul_(max_norm / total)\n",
+            "        grads = [g * max_norm / total for g in grads]\n",
+        ),
+        say=["what they were"],
+    ),
+    Slip(
+        "AdamW",
+        "a name bound anew",
+        swap(
+            ADAMW,
+            "p.sub_(lr * m_hat / (v_hat.sqrt() + eps))",
+            "p = p - lr * m_hat / (v_hat.sqrt() + eps)",
+        ),
+        say=["by 0", "in place"],
+        never=["averages start"],
+    ),
+    Slip(
+        "AdamW",
+        "up the gradient",
+        swap(ADAMW, "p.sub_(", "p.add_("),
+        say=["by 0.1", "be -0.1", "down the gradient"],
+        never=["averages start"],
+    ),
+    Slip(
+        "AdamW",
+        "both averages corrected by the second beta",
+        swap(ADAMW, '(1 - b1 ** s["t"])', '(1 - b2 ** s["t"])'),
+        say=["own beta"],
+    ),
+    Slip(
+        "train_step",
+        "two steps",
+        swap(
+            DOORS,
+            "        optimizer.step()\n",
+            "        optimizer.step()\n        optimizer.step()\n",
+        ),
+        say=["2 times"],
+        never=["longer than max_norm"],
+    ),
+    Slip(
+        "train_step",
+        "a step for each part",
+        swap(
+            swap(
+                DOORS,
+                "        total += loss.detach()\n",
+                "        total += loss.detach()\n        if scaler is None:\n            clip_gradients(model.parameters(), max_norm)\n            optimizer.step()\n",
+            ),
+            "    if scaler is None:\n        optimizer.step()\n    else:\n",
+            "    if scaler is not None:\n",
+        ),
+        say=["4 steps"],
+    ),
+    Slip(
+        "train_step",
+        "parts along the positions",
+        swap(
+            swap(DOORS, "inputs.chunk(accumulate)", "inputs.chunk(accumulate, dim=1)"),
+            "targets.chunk(accumulate)",
+            "targets.chunk(accumulate, dim=1)",
+        ).replace("len(y) / len(targets)", "y.numel() / targets.numel()"),
+        say=[r"\[4, 4, 4, 4\]"],
+    ),
+    Slip(
+        "train_step",
+        "the scaler is not updated",
+        swap(DOORS, "        scaler.update()\n", ""),
+        say=["scale should be lowered"],
+        never=["moved the weights"],
+    ),
+    Slip(
+        "train_step",
+        "the optimizer steps past the scaler",
+        swap(DOORS, "scaler.step(optimizer)", "optimizer.step()"),
+        say=["moved the weights"],
+        never=["scale should be lowered"],
+    ),
+]

@@ -18,7 +18,7 @@ from tiny_transformer.setup.grading.recording import Call, Raised, brief, passin
 
 FEW = 8  # numbers that are shown
 WHOLE = 3  # blocks that are shown in full
-VAGUE = "numbers are wrong", "nearly right"  # true, and little to go by
+VAGUE = "you have", "nearly right"  # true, and little to go by
 TOLD_BY_TORCH = (
     "Tensor-likes",
     "Scalars are",
@@ -202,6 +202,8 @@ def difference(yours: Call, ours: Call) -> list[str]:
             return [f"{name} leaves {argument} as it was, which it should change in place."]
         if not same_answer(now, should):
             told = explained(now, should, {})
+            if told and " object at " in told:
+                return [f"{name} leaves {argument} in another state than it should."]
             return [f"{name} leaves something else in {argument}: {told}"] if told else []
     told = explained(yours.result, ours.result, sizes_of(yours))
     return [f"{name}{'' if told.startswith('returned') else ':'} {told}"] if told else []

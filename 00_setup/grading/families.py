@@ -63,6 +63,8 @@ def kind(value: Any) -> str:
 
 def called(value: Any) -> str:
     """What kind of thing it is, where that alone is wrong."""
+    if isinstance(value, tuple) and 0 < len(value) <= 4:
+        return f"({', '.join(map(called, value))})"
     return f"a {type(value).__name__}" if kind(value) == "a value" else kind(value)
 
 
@@ -262,7 +264,9 @@ def by_region(got: Tensor, want: Tensor, sizes: Sizes) -> str:
         count += f", though none by more than {off:.1e}"
     where = tuple(wrong.nonzero()[0].tolist())
     example = f"at {list(where)} you have {got[where]:.4g}, expected {want[where]:.4g}"
-    if wrong.all() or not want.dim():
+    if not want.dim():
+        return f"you have {got:.4g}, expected {want:.4g}."
+    if wrong.all():
         return f"{count}; {example}."
     if want.dim() > 1 and want.size(-1) == want.size(-2):
         for words, part in (

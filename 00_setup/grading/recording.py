@@ -186,7 +186,8 @@ def copied(value: Any) -> Any:
     try:
         return copy.deepcopy(value)
     except Exception:
-        return repr(value)
+        text = repr(value)
+        return Named(f"{type(value).__name__}(...)" if " object at " in text else text)
 
 
 def same_answer(a: Any, b: Any, strict: bool = False) -> bool:

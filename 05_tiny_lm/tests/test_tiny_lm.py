@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from tiny_transformer.embeddings.reference import rotary_table, rotate
 from tiny_transformer.setup.grading.doors import takes, unused
 from tiny_transformer.setup.grading.examples import the_example_is_true
+from tiny_transformer.setup.grading.families import explain
 from tiny_transformer.setup.grading.habits import (
     HABITS,
     leaves_its_inputs_alone,
@@ -72,6 +74,31 @@ def by_parts(model, tokens, rotate=None):
     return model.head(model.ln_f(x))
 
 
+def departure(model, tokens):
+    """Where a model's numbers first leave the way from the embedding to the head."""
+    parts = {"embedding": model.embedding}
+    parts |= {f"blocks[{i}]": block for i, block in enumerate(model.blocks)}
+    parts |= {"ln_f": model.ln_f, "head": model.head}
+    seen = []
+    for name, part in parts.items():
+        part.register_forward_hook(
+            lambda _, given, named, out, name=name: seen.append(
+                (name, [*given, *named.values()][0], out)
+            ),
+            with_kwargs=True,
+        )
+    logits = model(tokens)
+    order = [name for name, *_ in seen]
+    if order != [*parts]:
+        return f"the parts that are called, in this order, are {', '.join(order)}."
+    for (before, _, out), (name, given, _) in pairwise(seen):
+        if told := explain(given, out, {"d_model": 16}):
+            return f"{name} should be given what {before} returns; of what it is given, {told}"
+    if told := explain(logits, seen[-1][2], {"vocab_size": 11}):
+        return f"the model should return what head returns; {told}"
+    return "each part is given what the one before it returns, but the blocks' `rotate` is another."
+
+
 @pytest.mark.exercise("count_parameters")
 class TestCountParameters:
     @pytest.mark.parametrize(
@@ -101,11 +128,30 @@ class TestCountParameters:
     @variants
     def test_counts_those_of_the_model_that_would_be_built(self, impl, changes):
         config = small(**changes)
-        assert impl.count_parameters(config) == parameters_of(config)
+        count, learned = impl.count_parameters(config), parameters_of(config)
+        assert count == learned, (
+            f"A model with positions={config.positions!r} learns {learned} numbers in all; you "
+            f"count {count}."
+        )
+
+    def test_builds_no_model(self, impl, monkeypatch):
+        made, begin = [], nn.Module.__init__
+
+        def noted(module, *args, **options):
+            made.append(type(module).__name__)
+            begin(module, *args, **options)
+
+        monkeypatch.setattr(nn.Module, "__init__", noted)
+        impl.count_parameters(SMALL)
+        assert not made, (
+            f"To count, {len(made)} parts of a model are built ({made[0]} and so on), with all "
+            "their numbers. The count is to come from the config alone: of a model too large for "
+            "this machine too."
+        )
 
     def test_the_count_is_a_whole_number(self, impl):
         count = impl.count_parameters(SMALL)
-        assert type(count) is int, f"The count is an int; here it is a {type(count).__name__}."
+        assert type(count) is int, f"The count is an int; here its type is {type(count).__name__}."
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "count_parameters")
@@ -131,7 +177,15 @@ class TestInitWeights:
         impl.init_weights(wide)
         return dict(wide.named_parameters())
 
-    def test_weights_come_from_n_0_0_02(self, started):
+    def test_no_parameter_is_left_as_it_was(self, started):
+        left = [name for name, value in started.items() if (value == 7).all()]
+        assert not left, (
+            f"{' and '.join(left[:2])}{', and others,' if left[2:] else ''} still hold the numbers "
+            "from before the call. All that model.named_parameters() gives is to be written, in "
+            "place: a name bound to a new tensor changes nothing in the model."
+        )
+
+    def test_weights_come_from_a_normal_distribution(self, started):
         for name, weight in started.items():
             if weight.dim() == 2 and not name.endswith(("out_proj.weight", "down.weight")):
                 spread, mean, most = weight.std(), weight.mean(), weight.abs().max()
@@ -173,6 +227,17 @@ class TestInitWeights:
         corners = [weight[0, 0].item() for weight in started.values() if weight.dim() == 2]
         assert len(set(corners)) == len(corners), "Two matrices start with the same numbers."
 
+    def test_each_call_draws_other_numbers(self, impl):
+        draws = []
+        for _ in range(2):
+            model = TinyTransformerLM(SMALL)
+            impl.init_weights(model)
+            draws.append(model.head.weight.detach().clone())
+        assert not draws[0].equal(draws[1]), (
+            "Two calls, one after the other, draw the same numbers: every model would start alike. "
+            "To set a seed is up to the caller."
+        )
+
 
 @pytest.mark.exercise("TinyTransformerLM")
 class TestTinyTransformerLM:
@@ -189,9 +254,25 @@ class TestTinyTransformerLM:
 
     def test_the_head_reuses_the_token_table(self, impl):
         model = impl.TinyTransformerLM(SMALL)
-        assert model.head.weight is model.embedding.token.weight, (
+        head, table = model.head.weight, model.embedding.token.weight
+        assert head is table or head.data_ptr() != table.data_ptr(), (
+            "head.weight and embedding.token.weight are two parameters over the same numbers: each "
+            "gets only its share of the gradient, and an optimizer moves the numbers twice. One "
+            "parameter should have both names."
+        )
+        assert head is table, (
             "head.weight should be embedding.token.weight, the table itself; it is another tensor, "
             "which training would move apart from it."
+        )
+
+    def test_has_as_many_blocks_as_it_was_asked_for(self, impl):
+        made = len(impl.TinyTransformerLM(small(n_layers=3)).blocks)
+        assert made == 3, f"With n_layers = 3 the model has {made} in `blocks`."
+
+    def test_nothing_is_random_without_dropout(self, impl):
+        model, tokens = randomize(impl.TinyTransformerLM(SMALL)), torch.randint(11, (2, 8))
+        assert model(tokens).equal(model(tokens)), (
+            "With dropout=0 a model in training gives the same tokens other logits the second time."
         )
 
     @variants
@@ -206,7 +287,7 @@ class TestTinyTransformerLM:
         more, fewer = sorted(names - expected - tied), sorted(expected - names - tied)
         assert not more, f"The model learns {', '.join(more[:3])}, which it should not have."
         assert not fewer, f"The model has no {', '.join(fewer[:3])}, or does not learn it."
-        assert ours.config == small(**changes)
+        assert ours.config == small(**changes), "`config` is not the config that was given."
 
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
     @pytest.mark.parametrize("B, T", [(2, 8), (1, 1)])
@@ -219,16 +300,15 @@ class TestTinyTransformerLM:
             f"The logits of tokens {(B, T)} are {tuple(logits.shape)}; they should be (B, T, "
             f"vocab_size), {(B, T, 11)}: a score for each character at every position."
         )
-        torch.testing.assert_close(logits, by_parts(model, tokens, turn))
-
-    def test_has_as_many_blocks_as_it_was_asked_for(self, impl):
-        made = len(impl.TinyTransformerLM(small(n_layers=3)).blocks)
-        assert made == 3, f"With n_layers = 3 the model has {made} in `blocks`."
+        assert torch.allclose(logits, by_parts(model, tokens, turn), atol=1e-5), (
+            f"With positions={positions!r} the logits are not those of embedding, blocks, ln_f and "
+            f"head in a row: {departure(model, tokens)}"
+        )
 
     def test_every_block_has_weights_of_its_own(self, impl):
         blocks = impl.TinyTransformerLM(small(n_layers=3)).blocks
         one, *_ = counts = [sum(p.numel() for p in block.parameters()) for block in blocks]
-        assert counts == [one] * 3
+        assert counts == [one] * 3, f"Three blocks have {counts} parameters; all should have {one}."
         distinct = sum(p.numel() for p in blocks.parameters())  # each counted once
         assert distinct == 3 * one, (
             f"Three blocks of {one} parameters each should have {3 * one} of their own; these have "
@@ -266,8 +346,9 @@ class TestTinyTransformerLM:
         tokens = torch.randint(65, (4, 64))
         loss = F.cross_entropy(model(tokens).flatten(0, 1), torch.randint(65, (4 * 64,)))
         assert loss.item() == pytest.approx(math.log(65), abs=0.15), (
-            f"A fresh model's loss is {loss:.2f}; a guess among 65 costs ln 65 = 4.17. Its weights "
-            "should start as `init_weights` leaves them."
+            f"A fresh model's loss is {loss:.2f}; a guess among 65 costs ln 65 = 4.17. head.weight "
+            f"starts with a standard deviation of {model.head.weight.std():.3f}, and 0.020 after "
+            "`init_weights`."
         )
 
     def test_starts_with_small_residual_projections(self, impl):
@@ -281,8 +362,12 @@ class TestTinyTransformerLM:
     @variants
     def test_the_gradient_reaches_every_parameter(self, impl, changes):
         model = randomize(impl.TinyTransformerLM(small(**changes)))
-        tokens = torch.randint(11, (4, 8))
-        F.cross_entropy(model(tokens).flatten(0, 1), torch.randint(11, (32,))).backward()
+        logits = model(torch.randint(11, (4, 8)))
+        assert logits.requires_grad, (
+            "The logits have no graph, so no gradient reaches any weight: it is cut where they are "
+            "computed (detach, .data, no_grad do that)."
+        )
+        F.cross_entropy(logits.flatten(0, 1), torch.randint(11, (32,))).backward()
         unreached = {
             name
             for name, parameter in model.named_parameters()
@@ -290,7 +375,10 @@ class TestTinyTransformerLM:
         }
         # A key bias adds the same to every score of a query, which the softmax ignores.
         missed = [name for name in unreached if not name.endswith("k_proj.bias")]
-        assert not missed, f"No gradient reaches {', '.join(sorted(missed)[:3])}."
+        assert not missed, (
+            f"No gradient reaches {', '.join(sorted(missed)[:3])}: the logits do not depend on it, "
+            "or the graph is cut on the way (detach, .data, no_grad do that)."
+        )
 
     def test_a_text_longer_than_the_context_is_an_error(self, impl):
         refuses(impl.TinyTransformerLM(SMALL), torch.zeros(1, 9, dtype=torch.long))
@@ -302,8 +390,11 @@ class TestTinyTransformerLM:
             models.append(
                 torch.cat([p.flatten() for p in impl.TinyTransformerLM(SMALL).parameters()])
             )
-        assert models[0].equal(models[1])
-        assert not models[0].equal(models[2])
+        assert models[0].equal(models[1]), "Two models made after the same seed start otherwise."
+        assert not models[0].equal(models[2]), (
+            "Models made after different seeds start alike: a seed is set inside, which is up to "
+            "the caller."
+        )
 
     def test_dropout_acts_in_every_part(self, impl):
         model = randomize(impl.TinyTransformerLM(small(dropout=0.5)))
@@ -318,7 +409,9 @@ class TestTinyTransformerLM:
     def test_dropout_rests_in_evaluation(self, impl):
         model = randomize(impl.TinyTransformerLM(small(dropout=0.5))).eval()
         tokens = torch.randint(11, (2, 8))
-        torch.testing.assert_close(model(tokens), model(tokens), rtol=0, atol=0)
+        assert model(tokens).equal(model(tokens)), (
+            "A model in evaluation gives the same tokens other logits the second time."
+        )
 
     @pytest.mark.parametrize("habit", HABITS)
     @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
@@ -350,6 +443,18 @@ def logits_with(cache, model, tokens, ends):
     return torch.cat([model(tokens[:, :end], cache) for end in ends], dim=1)
 
 
+def assert_same_logits(logits, without, told):
+    assert logits.shape == without.shape, (
+        f"{told}, the logits are {tuple(logits.shape)}; they should be {tuple(without.shape)}."
+    )
+    off = (logits - without).abs().amax(dim=(0, 2))
+    assert off.max() < 1e-4, (
+        f"{told}, the logits are not those without a cache: at positions "
+        f"{', '.join(str(i) for i, most in enumerate(off.tolist()) if most >= 1e-4)} of them they "
+        f"are off by up to {off.max():.2g}."
+    )
+
+
 @pytest.mark.door
 @pytest.mark.exercise("TinyTransformerLM")
 class TestCache:
@@ -365,14 +470,6 @@ class TestCache:
             return model
 
         return make
-
-    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
-    @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
-    @torch.no_grad()
-    def test_new_tokens_get_the_logits_that_they_have_without(self, make, positions, ends):
-        model, tokens = make(positions=positions), torch.randint(11, (3, 8))
-        logits = logits_with(Notes(), model, tokens, ends)
-        torch.testing.assert_close(logits, model(tokens), rtol=1e-4, atol=1e-5)
 
     def test_what_was_read_is_not_computed_again(self, make):
         model, widths = make(), []
@@ -400,6 +497,15 @@ class TestCache:
             f"should be [0, 0, 0, 4, 4, 4], and 6 in the end; it is {lengths} and {notes.length}."
         )
 
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rope"])
+    @pytest.mark.parametrize("ends", [(8,), (3, 4, 5, 6, 7, 8), (2, 5, 8)], ids=str)
+    @torch.no_grad()
+    def test_new_tokens_get_the_logits_that_they_have_without(self, make, positions, ends):
+        model, tokens = make(positions=positions), torch.randint(11, (3, 8))
+        logits = logits_with(Notes(), model, tokens, ends)
+        read = ", then ".join(map(str, ends))
+        assert_same_logits(logits, model(tokens), f"Read with a new cache to {read} tokens")
+
     @pytest.mark.parametrize("positions", ["learned", "rope"])
     @torch.no_grad()
     def test_two_texts_that_take_turns_do_not_meet(self, make, positions):
@@ -409,7 +515,8 @@ class TestCache:
             for which, text in enumerate(texts):
                 logits[which].append(model(text[:, :end], caches[which]))
         for parts, text in zip(logits, texts, strict=True):
-            torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=1e-4, atol=1e-5)
+            told = "Of two texts in turn, each with a cache of its own"
+            assert_same_logits(torch.cat(parts, 1), model(text), told)
 
     @torch.no_grad()
     def test_what_a_cache_is_told_to_forget_is_read_again(self, make):
@@ -417,7 +524,11 @@ class TestCache:
         model(tokens, notes)
         notes.length = 5
         tokens[:, 5:] = (tokens[:, 5:] + 1) % 11
-        torch.testing.assert_close(model(tokens, notes), model(tokens)[:, 5:], rtol=1e-4, atol=1e-5)
+        assert_same_logits(
+            model(tokens, notes),
+            model(tokens)[:, 5:],
+            "After 8 tokens with `length` set back to 5, and 3 other tokens",
+        )
 
     def test_a_text_longer_than_the_context_is_an_error_here_too(self, make):
         model, notes = make(), Notes()
@@ -427,34 +538,58 @@ class TestCache:
 
 @pytest.mark.exercise("next_token_distribution")
 class TestNextTokenDistribution:
+    @pytest.mark.parametrize("B, T", [(3, 5), (1, 5), (2, 1)])
+    def test_gives_each_text_a_row_with_a_number_for_each_token(self, impl, B, T):
+        model = TinyTransformerLM(SMALL)
+        chances = impl.next_token_distribution(model, torch.randint(11, (B, T)))
+        assert chances.shape == (B, 11), (
+            f"For tokens {(B, T)} you return {tuple(chances.shape)}; it should be (B, vocab_size), "
+            f"{(B, 11)}."
+        )
+
     def test_each_row_is_its_own_as_it_is_alone(self, impl):
         model, tokens = randomize(TinyTransformerLM(SMALL)), torch.randint(11, (3, 5))
         together = impl.next_token_distribution(model, tokens)
         alone = torch.cat([impl.next_token_distribution(model, row[None]) for row in tokens])
-        assert together.shape == alone.shape and torch.allclose(together, alone, atol=1e-5), (
+        assert torch.allclose(together.flatten(), alone.flatten(), atol=1e-5), (
             "A text has other probabilities in a batch of 3 than alone: the rows of the batch meet."
+        )
+
+    def test_adds_up_to_1(self, impl):
+        model = randomize(TinyTransformerLM(SMALL))
+        sums = impl.next_token_distribution(model, torch.randint(11, (3, 8))).sum(dim=-1)
+        assert torch.allclose(sums, torch.ones(3)), (
+            "The probabilities of three rows add up to "
+            f"{', '.join(f'{total:.4g}' for total in sums.flatten()[:3])}; they should to 1."
         )
 
     @pytest.mark.parametrize("B, T", [(2, 5), (1, 1)])
     def test_is_the_softmax_of_the_last_position(self, impl, B, T):
         model = randomize(TinyTransformerLM(SMALL))
         tokens = torch.randint(11, (B, T))
-        expected = model(tokens)[:, -1].softmax(dim=-1)
-        torch.testing.assert_close(impl.next_token_distribution(model, tokens), expected)
-
-    def test_adds_up_to_1(self, impl):
-        model = randomize(TinyTransformerLM(SMALL))
-        sums = impl.next_token_distribution(model, torch.randint(11, (3, 8))).sum(dim=-1)
-        assert torch.allclose(sums, torch.ones(3)), (
-            f"The probabilities of a row add up to {sums.tolist()}; they should to 1."
+        each = model(tokens).softmax(dim=-1)
+        chances, expected = impl.next_token_distribution(model, tokens), each[:, -1]
+        of = [t for t in range(T - 1) if chances.allclose(each[:, t], atol=1e-5)]
+        assert torch.allclose(chances, expected, atol=1e-5), (
+            f"For tokens {(B, T)} the probabilities are not the softmax of the logits at the last "
+            f"position, {T - 1}"
+            + (f", but of those at {of[0]}." if of else f": {explain(chances, expected, {})}")
         )
 
     def test_drops_nothing_even_in_the_midst_of_training(self, impl):
         model = randomize(TinyTransformerLM(small(dropout=0.5))).train()
         tokens = torch.randint(11, (2, 8))
         chances = impl.next_token_distribution(model, tokens)
+        again = impl.next_token_distribution(model.train(), tokens)
+        assert torch.allclose(chances, again), (
+            "A model in training, with dropout=0.5, gives the same tokens other probabilities the "
+            "second time: its dropout does not rest."
+        )
         expected = model.eval()(tokens)[:, -1].softmax(dim=-1)
-        torch.testing.assert_close(chances, expected)
+        assert torch.allclose(chances, expected, atol=1e-5), (
+            "A model in training gives other probabilities than the softmax of the last logits "
+            "that it gives in evaluation."
+        )
 
     @pytest.mark.parametrize("training", [True, False])
     def test_leaves_the_model_in_the_mode_it_was_in(self, impl, training):
@@ -471,6 +606,13 @@ class TestNextTokenDistribution:
         assert not any(graphs) and not chances.requires_grad, (
             "A graph is built while the model reads, and memory is kept for a backward pass that "
             "will not come: `torch.no_grad()` must be there before, a detach comes too late."
+        )
+
+    def test_gradients_are_computed_again_afterwards(self, impl):
+        impl.next_token_distribution(TinyTransformerLM(SMALL), torch.zeros(1, 3, dtype=torch.long))
+        assert torch.is_grad_enabled(), (
+            "After the call PyTorch still builds no graph, of anything: no training would be "
+            "possible any more. It should be so only while the model reads."
         )
 
     @pytest.mark.parametrize("habit", [leaves_its_inputs_alone, takes_any_memory_layout])

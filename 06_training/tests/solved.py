@@ -50,7 +50,7 @@ def warmup_cosine(
 
 def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     grads = [p.grad for p in params if p.grad is not None]
-    length = torch.sqrt(sum((g**2).sum() for g in grads))
+    length = torch.sqrt(sum(((g**2).sum() for g in grads), torch.tensor(0.0)))
     if length > max_norm:
         for g in grads:
             g *= max_norm / length

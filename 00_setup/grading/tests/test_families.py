@@ -92,7 +92,9 @@ def test_a_wrong_answer_of_another_kind(got, want, told):
     assert told in explain(got, want, {})
 
 
-@pytest.mark.parametrize("got, told", [(7.5, "it is 5 (T) times"), (4.0, "1 of 1 numbers")])
+@pytest.mark.parametrize(
+    "got, told", [(7.5, "it is 5 (T) times"), (4.0, "you have 4, expected 1.5")]
+)
 def test_a_single_number_is_a_multiple_only_by_a_factor_with_a_name(got, told):
     assert told in explain(torch.tensor(got), torch.tensor(1.5), SIZES)
 
