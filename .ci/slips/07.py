@@ -130,6 +130,16 @@ def greedy(logits):
         say=["ind(ex|ices)|argmax|tuple|return_types|values|a tensor"],
         never=["dim is missing", "whole batch"],
     ),
+    Slip(
+        "greedy",
+        "the scores, not where they stand",
+        """
+def greedy(logits):
+    return logits.max(dim=-1).values
+""",
+        say=["token ids are whole"],
+        never=["dtype is fixed"],
+    ),
     # ------------------------------------------------------------ apply_temperature
     Slip(
         "apply_temperature",
@@ -272,6 +282,33 @@ def top_k_filter(logits, k):
     return torch.where(better < k, logits, torch.full_like(logits, -float("inf")))
 """,
         right=True,
+    ),
+    Slip(
+        "top_k_filter",
+        "one k-th for all rows",
+        """
+def top_k_filter(logits, k):
+    if k < 1:
+        raise ValueError(f"k is {k}")
+    kth = logits.topk(min(k, logits.size(-1)), dim=-1).values.min()
+    return logits.masked_fill(logits < kth, float("-inf"))
+""",
+        say=["each row by itself", "number"],
+        never=["k - 1"],
+    ),
+    Slip(
+        "top_k_filter",
+        "sorted, and left so",
+        """
+def top_k_filter(logits, k):
+    if k < 1:
+        raise ValueError(f"k is {k}")
+    ordered = logits.sort(dim=-1, descending=True).values
+    ordered[..., k:] = float("-inf")
+    return ordered
+""",
+        say=["number"],
+        never=["k - 1"],
     ),
     # ------------------------------------------------------------ top_p_filter
     Slip(
@@ -602,6 +639,26 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
 """,
         right=True,
     ),
+    Slip(
+        "sample",
+        "seeds PyTorch itself",
+        swap(
+            SAMPLE, "    if temperature == 0:", "    torch.manual_seed(0)\n    if temperature == 0:"
+        ),
+        say=["two draws are the same"],
+        never=["order is"],
+    ),
+    Slip(
+        "sample",
+        "a seeded generator of its own",
+        swap(
+            SAMPLE,
+            "generator=generator)",
+            "generator=generator or torch.Generator().manual_seed(0))",
+        ),
+        say=["two draws are the same"],
+        never=["order is"],
+    ),
     # ------------------------------------------------------------ generate
     Slip(
         "generate",
@@ -926,6 +983,9 @@ SPARE = {
     ("generate", "always in training afterwards"),
     ("generate", "samples at the first position"),
     ("KVCache", "values kept as keys"),
+    ("sample", "a seeded generator of its own"),
+    ("top_k_filter", "sorted, and left so"),
+    ("greedy", "the scores, not where they stand"),
     ("KVCache", "shared by all caches"),
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]

@@ -353,6 +353,13 @@ def override(config, assignments):
         say=["assignments"],
         never=["changes the config"],
     ),
+    Slip(
+        "override",
+        "lists for tuples are refused",
+        swap(OVERRIDE, "        value = tuple(value)\n", "        pass\n"),
+        say=["a list may stand"],
+        never=["in quotes"],
+    ),
     # ------------------------------------------------------------ seed_everything
     Slip(
         "seed_everything",
@@ -744,6 +751,13 @@ class MetricsLog:
         say=["list"],
         never=["kill"],
     ),
+    Slip(
+        "MetricsLog",
+        "begins the file again",
+        swap(LOG, '"ab"', '"wb"'),
+        say=["gives 1"],
+        never=["should give a list"],
+    ),
     # ------------------------------------------------------------ keep_best
     Slip(
         "keep_best",
@@ -855,6 +869,8 @@ SPARE = {
     ("MetricsLog", "texts come back"),
     ("MetricsLog", "a generator of records"),
     ("keep_best", "the highest losses"),
+    ("override", "lists for tuples are refused"),
+    ("MetricsLog", "begins the file again"),
     ("keep_best", "names come back"),
     ("keep_best", "what goes comes back"),
 }

@@ -71,6 +71,10 @@ class TestGreedy:
         assert isinstance(choice, torch.Tensor), (
             f"greedy returned a {type(choice).__name__}; it should be a tensor of token ids."
         )
+        assert not choice.is_floating_point(), (
+            f"greedy returned numbers of {choice.dtype}; token ids are whole numbers, int64: where "
+            "the highest score stands, and not the score."
+        )
         assert choice.shape == lead, (
             f"Of logits {(*lead, 11)} the shape of the choice is {tuple(choice.shape)}; with a "
             f"token for each row, along the last axis, it is {lead}."
@@ -139,15 +143,23 @@ class TestTopKFilter:
         logits = torch.randn(*lead, 11)
         best, where = logits.topk(k)
         expected = torch.full_like(logits, -math.inf).scatter(-1, where, best)
-        kept = impl.top_k_filter(logits, k)
-        count = kept.view(-1, 11)[0].isfinite().sum().item()
-        assert count == k, (
-            f"With k={k} the first row of logits {(*lead, 11)} has {count} scores that are not "
-            f"-inf; the {k} highest stay, the k-th too."
+        kept = impl.top_k_filter(logits.clone(), k)
+        assert kept.shape == logits.shape, (
+            f"Logits {tuple(logits.shape)} come back as {tuple(kept.shape)}."
         )
-        assert kept.equal(expected), (
-            f"With k={k} other scores than the {k} highest of each row stay, or not as they were."
-        )
+        for row, yours, ours in zip(
+            *(x.view(-1, 11) for x in (logits, kept, expected)), strict=True
+        ):
+            order = row.argsort(descending=True)
+            stay = (yours[order].isfinite().nonzero().flatten() + 1).tolist()
+            assert stay == list(range(1, k + 1)), (
+                f"With k={k}, of the scores of a row, highest first, number {stay} stay: are not "
+                f"-inf. The {k} highest should, the k-th too, each row by itself."
+            )
+            assert yours.equal(ours), (
+                f"With k={k} the right scores stay, and not as they were: the highest of a row was "
+                f"{row[order[0]]:.4f} and is {yours[order[0]]:.4f} now."
+            )
 
     def test_scores_that_tie_with_the_last_one_stay(self, impl):
         logits = torch.tensor([[1.0, 3.0, 1.0, 0.0, 1.0]])
@@ -228,24 +240,23 @@ class TestTopPFilter:
             "reaches p alone; the others get -inf, of which the softmax makes 0."
         )
 
-    def test_none_stays_that_is_less_likely_than_one_that_goes(self, impl):
-        for p in (0.3, 0.6, 0.8):
-            kept = impl.top_p_filter(CHANCES.log(), p).isfinite()
-            assert kept.all() or not kept.any() or CHANCES[kept].min() >= CHANCES[~kept].max(), (
-                f"For p={p} tokens of probability {rounded(CHANCES[kept])} stay and those of "
-                f"{rounded(CHANCES[~kept])} go. The likeliest should stay; what is known of the "
-                "tokens in sorted order must go back to their ids."
-            )
+    @pytest.mark.parametrize("p", [0.3, 0.6, 0.8])
+    def test_none_stays_that_is_less_likely_than_one_that_goes(self, impl, p):
+        kept = impl.top_p_filter(CHANCES.log(), p).isfinite()
+        assert kept.all() or not kept.any() or CHANCES[kept].min() >= CHANCES[~kept].max(), (
+            f"For p={p} tokens of probability {rounded(CHANCES[kept])} stay and those of "
+            f"{rounded(CHANCES[~kept])} go. The likeliest should stay; what is known of the "
+            "tokens in sorted order must go back to their ids."
+        )
 
-    def test_what_is_kept_reaches_p(self, impl):
-        for chances, p in ((CHANCES, 0.3), (CHANCES, 0.6), (CHANCES, 0.95)):
-            kept = impl.top_p_filter(chances.log(), p).isfinite()
-            total = chances[kept].sum().item()
-            likeliest = chances.sort(descending=True).values[: kept.sum()]
-            assert total >= p or not torch.isclose(likeliest.sum(), chances[kept].sum()), (
-                f"Of tokens with probabilities {rounded(chances)} those you keep for p={p} have "
-                f"{total:.2f} together: less than p. The one that crosses p stays."
-            )
+    @pytest.mark.parametrize("p", [0.3, 0.6, 0.95])
+    def test_what_is_kept_reaches_p(self, impl, p):
+        kept = impl.top_p_filter(CHANCES.log(), p).isfinite()
+        total, best = CHANCES[kept].sum(), CHANCES.sort(descending=True).values[: kept.sum()].sum()
+        assert total >= p or not torch.isclose(total, best), (
+            f"Of tokens with probabilities {rounded(CHANCES)} those you keep for p={p} have "
+            f"{total:.2f} together: less than p. The one that crosses p stays."
+        )
 
     def test_of_equal_tokens_it_keeps_no_more_than_it_needs(self, impl):
         kept = impl.top_p_filter(torch.zeros(1, 4), 0.5).isfinite().sum().item()
@@ -358,9 +369,6 @@ class TestSample:
             f"{tuple(draws.shape)}; a batch of one row has one, (1,)."
         )
 
-    def test_a_temperature_below_0_is_an_error(self, impl):
-        refuses(impl.sample, torch.zeros(2, 11), temperature=-1.0)
-
     def test_a_temperature_of_0_is_greedy(self, impl):
         logits = torch.randn(20, 11)
         try:
@@ -403,12 +411,28 @@ class TestSample:
             "Generators of different seeds draw the same tokens: `generator` decides nothing."
         )
 
+    def test_without_a_generator_it_draws_from_pytorch_s_own(self, impl):
+        logits = torch.zeros(100, 11)
+        assert not impl.sample(logits).equal(impl.sample(logits)), (
+            "Without a generator two draws are the same: something seeds what they are drawn from."
+        )
+
+    def test_a_generator_leaves_pytorch_s_own_as_it_was(self, impl):
+        before = torch.get_rng_state()
+        impl.sample(torch.zeros(100, 11), generator=seeded())
+        assert torch.get_rng_state().equal(before), (
+            "PyTorch's random state is another after a draw that was given a generator."
+        )
+
     @pytest.mark.parametrize("habit", [leaves_its_inputs_alone, takes_any_memory_layout])
     def test_it_has_good_habits(self, impl, habit):
         def draw(logits):
             return impl.sample(logits, 0.7, 5, 0.9, torch.Generator().manual_seed(0))
 
         habit(draw, torch.randn(3, 7))
+
+    def test_a_temperature_below_0_is_an_error(self, impl):
+        refuses(impl.sample, torch.zeros(2, 11), temperature=-1.0)
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "sample")
@@ -445,6 +469,7 @@ def told_by_cache(ends):
 class TestGenerate:
     def test_the_generator_alone_decides(self, impl):
         model, prompt = small_model(), torch.randint(11, (3, 2))
+        before = torch.get_rng_state()
         ends = [
             impl.generate(model, prompt, 6, generator=seeded(seed), use_cache=False)
             for seed in (1, 1, 2)
@@ -455,6 +480,9 @@ class TestGenerate:
         )
         assert not ends[0].equal(ends[2]), (
             "With generators of different seeds the same text comes: `generator` decides nothing."
+        )
+        assert torch.get_rng_state().equal(before), (
+            "PyTorch's random state is another after a text that was given a generator."
         )
 
     @every_strategy

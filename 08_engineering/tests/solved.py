@@ -152,7 +152,7 @@ class MetricsLog:
             f.write(json.dumps(record) + "\n")
 
     def read(self):
-        return [json.loads(line) for line in self._whole().split("\n")[:-1]]
+        return [json.loads(line) for line in self._whole().splitlines()]
 
     def rewind(self, step):
         tmp = str(self.path) + ".tmp"

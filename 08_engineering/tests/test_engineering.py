@@ -249,7 +249,7 @@ class TestOverride:
         ],
     )
     def test_changes_what_is_named_and_nothing_else(self, impl, assignments, expected):
-        told = differing(impl.override(Settings(), assignments), expected)
+        told = differing(impl.override(Settings(), copy.deepcopy(assignments)), expected)
         assert not told, f"With {assignments} {told}."
 
     def test_the_original_stays_as_it_was(self, impl):
@@ -283,7 +283,7 @@ class TestOverride:
     )
     def test_settings_that_only_fit_together_can_change_together(self, impl, assignments):
         try:
-            changed = impl.override(Settings(), assignments)
+            changed = impl.override(Settings(), copy.deepcopy(assignments))
         except ValueError as error:
             pytest.fail(
                 f"{assignments} fit together and must be changed together, all of one dataclass at "
@@ -302,20 +302,26 @@ class TestOverride:
         ],
     )
     def test_what_is_nested_twice_is_reached_too(self, impl, assignments):
-        changed = impl.override(Deep(), assignments)
+        changed = impl.override(Deep(), copy.deepcopy(assignments))
         told = differing(changed.settings, Settings(2, shape=Shape(4)))
         assert not told, f"With {assignments} {told} in settings."
 
     @pytest.mark.parametrize("key, kind", [("rate", "float"), ("decay", "float | None")])
     def test_a_whole_number_will_do_for_a_float(self, impl, key, kind):
-        value = getattr(impl.override(Settings(), {key: 1}), key)
+        try:
+            value = getattr(impl.override(Settings(), {key: 1}), key)
+        except ValueError as error:
+            pytest.fail(f"{key} is a {kind}, for which 1 may stand; here it is refused: {error}")
         assert (value, type(value)) == (1.0, float), (
             f"{key} is a {kind}, for which the whole number 1 may stand: it becomes 1.0, not "
             f"{value!r}"
         )
 
     def test_a_list_will_do_for_a_tuple(self, impl):  # TOML has no tuples
-        betas = impl.override(Settings(), {"betas": [0.8, 0.9]}).betas
+        try:
+            betas = impl.override(Settings(), {"betas": [0.8, 0.9]}).betas
+        except ValueError as error:
+            pytest.fail(f"betas is a tuple, for which a list may stand; here: {error}")
         told = f"betas is a tuple, for which a list may stand: it becomes (0.8, 0.9), not {betas}"
         assert betas == (0.8, 0.9), told
 
@@ -757,17 +763,15 @@ class TestProcesses:
 
 @pytest.mark.exercise("seed_everything")
 class TestSeedEverything:
-    @pytest.mark.parametrize(
-        "library, draw",
-        [
-            ("Python's random", random.random),
-            ("NumPy's np.random", np.random.rand),
-            ("PyTorch", lambda: torch.rand(1).item()),
-        ],
-    )
-    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(
-        self, impl, library, draw
-    ):
+    DRAWS = {
+        "Python's random": random.random,
+        "NumPy's np.random": np.random.rand,
+        "PyTorch": lambda: torch.rand(1).item(),
+    }
+
+    @pytest.mark.parametrize("library", DRAWS)
+    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(self, impl, library):
+        draw = self.DRAWS[library]
         impl.seed_everything(3)
         first = draw()
         impl.seed_everything(4)
@@ -1411,9 +1415,8 @@ class TestMetricsLog:
         log = three_records(impl, tmp_path)
         expected = [{"step": step, "train_loss": 1 / step} for step in (10, 20, 30)]
         read = log.read()
-        assert isinstance(read, list) and len(read) == 3, (
-            f"Of 3 records that were appended, read should give a list; it gives {read!r}."
-        )
+        assert isinstance(read, list), f"read should give a list; it gives a {type(read).__name__}."
+        assert len(read) == 3, f"Of 3 records that were appended, read gives {len(read)}: {read}."
         told = lost(read, expected, "records")
         assert not told, told
 

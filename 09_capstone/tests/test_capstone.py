@@ -369,9 +369,9 @@ class TestTrain:
         step = load_checkpoint(tmp_path / "run" / "last")["step"]
         assert step == 5, f"It must take all 5 steps then; last/ is of step {step}."
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_an_interruption_is_saved_after_its_step(self, impl, cut, number):
-        step = load_checkpoint(cut(impl, number) / "last")["step"]
+    @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+    def test_an_interruption_is_saved_after_its_step(self, impl, cut, sent):
+        step = load_checkpoint(cut(impl, getattr(signal, sent)) / "last")["step"]
         told = (
             "Interrupted in step 3, a run must save last/ after it; the checkpoint in last/ is of"
         )
