@@ -65,7 +65,8 @@ def sample(
     """★★ Draw a token for each row: logits (B, vocab_size) -> (B,). Temperature 0 is `greedy`.
 
     The temperature comes first, then top_k, then top_p of what is left. None leaves a filter
-    out (0 does not, it is a ValueError), and `generator` alone decides what is drawn.
+    out (0 does not, it is a ValueError, as is a temperature below 0), and `generator` alone decides
+    what is drawn: PyTorch's own, where none is given.
 
     >>> sample(torch.tensor([[1.0, 3.0, 2.0], [9.0, 8.0, 7.0]]), temperature=2.0, top_k=1)
     tensor([1, 0])

@@ -118,6 +118,12 @@ def mask_in_sorted_order(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(descending.cumsum(dim=-1) - descending >= p, -math.inf)
 
 
+def gather_by_order(logits: Tensor, p: float) -> Tensor:
+    descending, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+    outside = descending.cumsum(dim=-1) - descending >= p
+    return logits.masked_fill(outside.gather(-1, order), -math.inf)
+
+
 def temperature_last(
     logits: Tensor,
     temperature: float = 1.0,
@@ -244,6 +250,13 @@ MISCONCEPTIONS = [
         hint="Your mask is in order of probability and the logits are in order of the vocabulary, "
         "so the tokens you keep are those with low ids, whatever their chances. Take the mask "
         "back to where each token stands.",
+    ),
+    Misconception(
+        "top_p_filter",
+        wrong=gather_by_order,
+        hint="Your mask is taken back by a gather with `order`, which goes the other way: order[i] "
+        "is the id of the token in place i, and a gather with it sorts. `scatter` puts place i "
+        "where order[i] says; a gather would need order.argsort().",
     ),
     Misconception(
         "sample",

@@ -101,6 +101,7 @@ PRESETS = {
         {
             "eval_every": 415,
             "model.max_len": 128,
+            "model.ngrams": 0,
             "train.max_steps": 830,
             "train.max_lr": 1e-2,
             "train.muon_lr": 0.02,

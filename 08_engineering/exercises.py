@@ -24,10 +24,10 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
     {"model": {"width": 16}}. Settings that only fit together can be changed together.
 
     A value must be of the field's type (typeguard's `check_type` compares it with any type hint).
-    Files know fewer types than Python: a list stands for a tuple, a whole number for a float, and
-    becomes one. True and False stand for no number. A name that does not exist, or a value of the
-    wrong type, is a ValueError that names the setting; what the dataclass itself refuses stays
-    refused.
+    Files know fewer types than Python: a list stands for a tuple, a whole number for a float (or a
+    `float | None`), and becomes one. True and False stand for no number. A name that does not
+    exist, or a value of the wrong type, is a ValueError that names the setting; what the dataclass
+    itself refuses stays refused.
 
     >>> Model = make_dataclass("Model", [("width", int, 8), ("rate", float, 0.1)], frozen=True)
     >>> Run = make_dataclass("Run", [("seed", int, 1), ("model", Model, Model())], frozen=True)
@@ -78,7 +78,8 @@ class MetricsLog:
     def read(self) -> list[dict[str, Any]]:
         """All records, in order, but for a last line that a kill cut short.
 
-        No other line is passed over: one that is no JSON is a ValueError, as `json.loads` has it.
+        No other line is passed over: one that is no JSON, or empty, is a ValueError, as
+        `json.loads` has it.
         """
         raise NotImplementedError
 

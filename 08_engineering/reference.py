@@ -76,10 +76,8 @@ def override(config: Any, assignments: Mapping[str, Any]) -> Any:
 def of_type(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, which a file's lists and whole numbers may stand for."""
     given = value = tuple(value) if isinstance(value, list) else value
-    if isinstance(value, tuple) and float in get_args(hint):
-        value = tuple(map(as_float, value))
-    elif hint is float:
-        value = as_float(value)
+    if float in (hint, *get_args(hint)):
+        value = tuple(map(as_float, value)) if isinstance(value, tuple) else as_float(value)
     try:
         if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
             raise TypeCheckError("Python counts True as a number; a setting does not")

@@ -103,8 +103,9 @@ def train(
        train compiled, give them `torch.compile(model)`; all others get the model itself. After each
        step the session learns the number of steps done. At every `config.eval_every` steps and at
        the last one, measure the loss on the validation split for the session (in bfloat16 if
-       the steps are), report it with a few lines that the model speaks, and save. At all the
-       others report the training loss alone.
+       the steps are), report it with a few lines that the model speaks, and only then save: a run
+       that is killed in between goes on from the save before, and reports again. At all the others
+       report the training loss alone.
     7. Hold `interruptions` meanwhile. When one came and the run is not finished, save `last/` after
        the step and raise KeyboardInterrupt. A run that is resumed then ends, on the CPU, with
        the same bytes as if nothing had happened.

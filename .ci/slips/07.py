@@ -74,6 +74,29 @@ class KVCache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 """
 
+SAMPLE = """
+def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+    if temperature == 0:
+        return greedy(logits)
+    logits = apply_temperature(logits, temperature)
+    if top_k is not None:
+        logits = top_k_filter(logits, top_k)
+    if top_p is not None:
+        logits = top_p_filter(logits, top_p)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(1)
+"""
+
+NUCLEUS = """
+def top_p_filter(logits, p):
+    if not 0 < p <= 1:
+        raise ValueError(f"p is {p}; it must be in (0, 1]")
+    if p == 1:
+        return logits.clone()
+    chances, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+    cut = chances.cumsum(dim=-1) - chances >= p
+    return logits.masked_fill(torch.zeros_like(cut).scatter(-1, order, cut), float("-inf"))
+"""
+
 SLIPS = [
     # ------------------------------------------------------------ greedy
     Slip(
@@ -106,6 +129,16 @@ def greedy(logits):
 """,
         say=["ind(ex|ices)|argmax|tuple|return_types|values|a tensor"],
         never=["dim is missing", "whole batch"],
+    ),
+    Slip(
+        "greedy",
+        "the scores, not where they stand",
+        """
+def greedy(logits):
+    return logits.max(dim=-1).values
+""",
+        say=["token ids are whole"],
+        never=["dtype is fixed"],
     ),
     # ------------------------------------------------------------ apply_temperature
     Slip(
@@ -250,6 +283,33 @@ def top_k_filter(logits, k):
 """,
         right=True,
     ),
+    Slip(
+        "top_k_filter",
+        "one k-th for all rows",
+        """
+def top_k_filter(logits, k):
+    if k < 1:
+        raise ValueError(f"k is {k}")
+    kth = logits.topk(min(k, logits.size(-1)), dim=-1).values.min()
+    return logits.masked_fill(logits < kth, float("-inf"))
+""",
+        say=["each row by itself", "number"],
+        never=["k - 1"],
+    ),
+    Slip(
+        "top_k_filter",
+        "sorted, and left so",
+        """
+def top_k_filter(logits, k):
+    if k < 1:
+        raise ValueError(f"k is {k}")
+    ordered = logits.sort(dim=-1, descending=True).values
+    ordered[..., k:] = float("-inf")
+    return ordered
+""",
+        say=["number"],
+        never=["k - 1"],
+    ),
     # ------------------------------------------------------------ top_p_filter
     Slip(
         "top_p_filter",
@@ -383,7 +443,81 @@ def top_p_filter(logits, p):
 """,
         right=True,
     ),
+    Slip(
+        "top_p_filter",
+        "the mask gathered by order",
+        swap(NUCLEUS, "torch.zeros_like(cut).scatter(-1, order, cut)", "cut.gather(-1, order)"),
+        say=["gather|likeliest", "order|ids"],
+        never=["crosses p stays", "less than p"],
+    ),
+    Slip(
+        "top_p_filter",
+        "normalised again",
+        swap(NUCLEUS, 'float("-inf"))', 'float("-inf")).log_softmax(dim=-1)'),
+        say=["right tokens stay", "scores"],
+        never=[r"keep number \[1\]", "crosses"],
+    ),
+    Slip(
+        "top_p_filter",
+        "probabilities come back",
+        swap(
+            NUCLEUS, "    return logits.masked_fill(", "    return logits.softmax(-1).masked_fill("
+        ).replace('float("-inf")', "0.0"),
+        say=["-inf"],
+        never=["crosses", "you keep 4"],
+    ),
+    Slip(
+        "top_p_filter",
+        "written into what was given",
+        swap(NUCLEUS, "logits.masked_fill(", "logits.masked_fill_("),
+        say=["in place|new tensor"],
+        never=["crosses", "order"],
+    ),
+    Slip(
+        "top_p_filter",
+        "sorted upwards",
+        swap(NUCLEUS, "descending=True", "descending=False"),
+        say=["likeliest"],
+        never=["crosses", "gather"],
+    ),
     # ------------------------------------------------------------ sample
+    Slip(
+        "sample",
+        "squeezes a batch of one away",
+        swap(SAMPLE, ".squeeze(1)", ".squeeze()"),
+        say=[r"\(1, 11\)", "one row"],
+        never=["generator", "order"],
+    ),
+    Slip(
+        "sample",
+        "below 0 is greedy too",
+        swap(SAMPLE, "temperature == 0", "temperature <= 0"),
+        say=["temperature=-1|ValueError"],
+        never=["generator"],
+    ),
+    Slip(
+        "sample",
+        "greedy unless it is told otherwise",
+        swap(SAMPLE, "temperature=1.0", "temperature=0"),
+        say=["no filter|default|1.0"],
+        never=["order is"],
+    ),
+    Slip(
+        "sample",
+        "draws from the scores",
+        swap(SAMPLE, "logits.softmax(dim=-1)", "logits.exp().clamp(max=1)"),
+        say=[r"with \[|RuntimeError|1000"],
+        never=["generator", "order is"],
+    ),
+    Slip(
+        "sample",
+        "top_k and top_p in each other's place",
+        SAMPLE.replace("top_k_filter(logits, top_k)", "top_k_filter(logits, top_p)").replace(
+            "top_p_filter(logits, top_p)", "top_p_filter(logits, top_k)"
+        ),
+        say=["top_k"],
+        never=["the order is", "same seed"],
+    ),
     Slip(
         "sample",
         "filters before the temperature",
@@ -504,6 +638,26 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return (p / clock).argmax(dim=-1)
 """,
         right=True,
+    ),
+    Slip(
+        "sample",
+        "seeds PyTorch itself",
+        swap(
+            SAMPLE, "    if temperature == 0:", "    torch.manual_seed(0)\n    if temperature == 0:"
+        ),
+        say=["two draws are the same"],
+        never=["order is"],
+    ),
+    Slip(
+        "sample",
+        "a seeded generator of its own",
+        swap(
+            SAMPLE,
+            "generator=generator)",
+            "generator=generator or torch.Generator().manual_seed(0))",
+        ),
+        say=["two draws are the same"],
+        never=["order is"],
     ),
     # ------------------------------------------------------------ generate
     Slip(
@@ -636,7 +790,87 @@ def generate(model, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=N
 """,
         right=True,
     ),
+    Slip(
+        "generate",
+        "prompts end a token later",
+        swap(FULL, "lengths <= end", "lengths < end"),
+        say=[r"\[0, 0, 0\]", "token number 1"],
+        never=["the cache", "without temperature"],
+    ),
+    Slip(
+        "generate",
+        "top_p not handed on",
+        swap(FULL, "temperature, top_k, top_p, generator", "temperature, top_k, None, generator"),
+        say=["without top_p|not given its top_p"],
+        never=["the cache", "generator is"],
+    ),
+    Slip(
+        "generate",
+        "the generator not handed on",
+        swap(GENERATE, "top_p, generator)", "top_p)"),
+        say=["generator"],
+        never=["top_p"],
+    ),
+    Slip(
+        "generate",
+        "the temperature not handed on",
+        swap(GENERATE, "sample(logits, temperature, ", "sample(logits, 1.0, "),
+        say=["temperature"],
+        never=["generator (is|decides)"],
+    ),
+    Slip(
+        "generate",
+        "gradients are kept",
+        swap(FULL, "torch.no_grad()", "torch.enable_grad()"),
+        say=["graph"],
+        never=["dropout"],
+    ),
+    Slip(
+        "generate",
+        "always in training afterwards",
+        swap(FULL, "model.train(was_training)", "model.train()"),
+        say=["training=False", "training=True"],
+        never=["leave the model in evaluation"],
+    ),
+    Slip(
+        "generate",
+        "samples at the first position",
+        swap(GENERATE, "[:, -1]", "[:, 0]"),
+        say=["last position"],
+        never=["without"],
+    ),
     # ------------------------------------------------------------ KVCache
+    Slip(
+        "KVCache",
+        "values kept as keys",
+        swap(
+            CACHE,
+            "self.values[layer, :, :, self.length : end] = v",
+            "self.values[layer, :, :, self.length : end] = k",
+        ),
+        say=["values"],
+        never=["device"],
+    ),
+    Slip(
+        "KVCache",
+        "shared by all caches",
+        """
+class KVCache:
+    kept = {}
+
+    def __init__(self, config, batch_size, device=None):
+        self.length = 0
+
+    def append(self, layer, k, v):
+        if self.length and layer in self.kept:
+            old_k, old_v = (t[:, :, : self.length] for t in self.kept[layer])
+            k, v = torch.cat((old_k, k), 2), torch.cat((old_v, v), 2)
+        self.kept[layer] = k, v
+        return k, v
+""",
+        say=["take turns|share"],
+        never=["device"],
+    ),
     Slip(
         "KVCache",
         "append moves the length",
@@ -736,6 +970,23 @@ SPARE = {
     ("generate", "left in evaluation mode"),
     ("generate", "reads the first max_len tokens"),
     ("KVCache", "only the new ones come back"),
+    ("top_p_filter", "probabilities come back"),
+    ("top_p_filter", "written into what was given"),
+    ("top_p_filter", "sorted upwards"),
+    ("sample", "greedy unless it is told otherwise"),
+    ("sample", "draws from the scores"),
+    ("sample", "top_k and top_p in each other's place"),
+    ("generate", "prompts end a token later"),
+    ("generate", "the generator not handed on"),
+    ("generate", "the temperature not handed on"),
+    ("generate", "gradients are kept"),
+    ("generate", "always in training afterwards"),
+    ("generate", "samples at the first position"),
+    ("KVCache", "values kept as keys"),
+    ("sample", "a seeded generator of its own"),
+    ("top_k_filter", "sorted, and left so"),
+    ("greedy", "the scores, not where they stand"),
+    ("KVCache", "shared by all caches"),
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]

@@ -304,7 +304,97 @@ def override(config, assignments):
 """,
         right=True,
     ),
+    Slip(
+        "override",
+        "a table makes the nested one anew",
+        swap(
+            OVERRIDE,
+            "            nested.setdefault(name, {}).update(value)\n",
+            "            changes[name] = type(getattr(config, name))(**value)\n",
+        ),
+        say=["other fields", "rms"],
+        never=["fit together", "in place"],
+    ),
+    Slip(
+        "override",
+        "what may be None is not converted",
+        swap(OVERRIDE, '"float" in str(hint) and "int" not in str(hint)', "hint is float"),
+        say=[r"float \| None", r"1\.0, not 1"],
+        never=["changes the"],
+    ),
+    Slip(
+        "override",
+        "what may be None takes True",
+        swap(OVERRIDE, '"bool" not in str(hint)', "hint in (int, float)"),
+        say=["decay = True"],
+        never=["in quotes", "changes the"],
+    ),
+    Slip(
+        "override",
+        "writes into the frozen config",
+        swap(
+            OVERRIDE,
+            "    return replace(config, **changes)\n",
+            "    for name, value in changes.items():\n"
+            "        object.__setattr__(config, name, value)\n"
+            "    return config\n",
+        ),
+        say=["the config it was given"],
+        never=["in quotes"],
+    ),
+    Slip(
+        "override",
+        "empties the assignments",
+        swap(
+            OVERRIDE,
+            "    for key, value in assignments.items():\n",
+            "    while assignments:\n        key, value = assignments.popitem()\n",
+        ),
+        say=["assignments"],
+        never=["changes the config"],
+    ),
+    Slip(
+        "override",
+        "lists for tuples are refused",
+        swap(OVERRIDE, "        value = tuple(value)\n", "        pass\n"),
+        say=["a list may stand"],
+        never=["in quotes"],
+    ),
     # ------------------------------------------------------------ seed_everything
+    Slip(
+        "seed_everything",
+        "always the same seed",
+        """
+import random
+
+import numpy as np
+
+
+def seed_everything(seed=0):
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+""",
+        say=["another seed"],
+        never=["After the same seed", "PyTorch alone"],
+    ),
+    Slip(
+        "seed_everything",
+        "a NumPy generator that nobody has",
+        """
+import random
+
+import numpy as np
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.default_rng(seed)
+    torch.manual_seed(seed)
+""",
+        say=["NumPy|np.random"],
+        never=["PyTorch alone", "another seed"],
+    ),
     Slip(
         "seed_everything",
         "NumPy forgotten",
@@ -425,7 +515,87 @@ def seed_everything(seed):
         ),
         right=True,
     ),
+    Slip(
+        "save_checkpoint",
+        "one space in SHA256SUMS",
+        swap(SAVE, "hexdigest()}  {name}", "hexdigest()} {name}"),
+        say=["two spaces", "of length 1"],
+        never=["should be the SHA-256"],
+    ),
+    Slip(
+        "save_checkpoint",
+        "sums in capitals",
+        swap(SAVE, "hexdigest()}  {name}", "hexdigest().upper()}  {name}"),
+        say=["in hex", "should be"],
+        never=["two spaces"],
+    ),
+    Slip(
+        "save_checkpoint",
+        "the name before the sum",
+        swap(
+            SAVE,
+            "{hashlib.sha256(data).hexdigest()}  {name}",
+            "{name}  {hashlib.sha256(data).hexdigest()}",
+        ),
+        say=["one that ends with the name"],
+        never=["two spaces"],
+    ),
+    Slip(
+        "save_checkpoint",
+        "no sum for the tensors of the state",
+        swap(
+            SAVE,
+            "for name, data in files.items()]\n",
+            'for name, data in files.items() if name != "state.safetensors"]\n',
+        ),
+        say=["3 lines", "has 2"],
+        never=["two spaces"],
+    ),
+    Slip(
+        "save_checkpoint",
+        "everything in 32 bits",
+        swap(
+            SAVE,
+            "tensors[name] = value.detach().clone().contiguous()",
+            "tensors[name] = value.detach().float().contiguous()",
+        ),
+        say=["int64|uint8|bfloat16|dtype"],
+        never=["kill"],
+    ),
+    Slip(
+        "save_checkpoint",
+        "takes the model out of the state",
+        swap(
+            swap(
+                SAVE,
+                "    path = Path(path)\n",
+                '    path, model = Path(path), state.pop("model")\n',
+            ),
+            'state["model"].items()',
+            "model.items()",
+        ),
+        say=["changes the state"],
+        never=["kill"],
+    ),
     # ------------------------------------------------------------ load_checkpoint
+    Slip(
+        "load_checkpoint",
+        "the first tensor for all",
+        swap(LOAD, 'return tensors[value["tensor"]]', "return next(iter(tensors.values()))"),
+        say=["comes back"],
+        never=["tensor'? is mistaken"],
+    ),
+    Slip(
+        "load_checkpoint",
+        "weights as parameters in 64 bits",
+        swap(
+            LOAD,
+            '{"model": safetensors.torch.load(files["model.safetensors"])',
+            '{"model": {k: v.double() for k, v in safetensors.torch.load(files["model.safetensors"]).items()}',
+        ),
+        say=["float64", "weight"],
+        never=["kill"],
+    ),
     Slip(
         "load_checkpoint",
         "sums not compared",
@@ -541,7 +711,77 @@ class MetricsLog:
         say=["flush|close|memory|another process|as soon as|buffer"],
         never=["in place", "<"],
     ),
+    Slip(
+        "MetricsLog",
+        "an empty line passed over",
+        swap(
+            LOG,
+            "[json.loads(line) for line in self.lines()]",
+            "[json.loads(line) for line in self.lines() if line.strip()]",
+        ),
+        say=["line ''", "middle"],
+        never=["cut short"],
+    ),
+    Slip(
+        "MetricsLog",
+        "numbers rounded",
+        swap(
+            LOG,
+            "json.dumps(dict(record))",
+            "json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in record.items()})",
+        ),
+        say=["train_loss", "0.033"],
+        never=["kill"],
+    ),
+    Slip(
+        "MetricsLog",
+        "texts come back",
+        swap(LOG, "[json.loads(line) for", "[line.decode() for"),
+        say=["record"],
+        never=["kill"],
+    ),
+    Slip(
+        "MetricsLog",
+        "a generator of records",
+        swap(
+            LOG,
+            "return [json.loads(line) for line in self.lines()]",
+            "return (json.loads(line) for line in self.lines())",
+        ),
+        say=["list"],
+        never=["kill"],
+    ),
+    Slip(
+        "MetricsLog",
+        "begins the file again",
+        swap(LOG, '"ab"', '"wb"'),
+        say=["gives 1"],
+        never=["should give a list"],
+    ),
     # ------------------------------------------------------------ keep_best
+    Slip(
+        "keep_best",
+        "the highest losses",
+        swap(
+            BEST, "    for row in found[n:]:\n", "    found.reverse()\n    for row in found[n:]:\n"
+        ),
+        say=["lowest"],
+        never=["newest", "leftover"],
+    ),
+    Slip(
+        "keep_best",
+        "names come back",
+        swap(BEST, "return [row[-1] for", "return [row[-1].name for"),
+        say=["path"],
+        never=["newest", "leftover"],
+    ),
+    Slip(
+        "keep_best",
+        "what goes comes back",
+        swap(BEST, "for row in found[:n]]", "for row in found[n:]]"),
+        say=["returns"],
+        never=["newest", "leftover"],
+    ),
     Slip(
         "keep_best",
         "keeps the newest",
@@ -614,6 +854,25 @@ SPARE = {
     ("MetricsLog", "rewind forgets the step itself"),
     ("keep_best", "keeps the newest"),
     ("keep_best", "leftovers count"),
+    ("override", "writes into the frozen config"),
+    ("override", "empties the assignments"),
+    ("override", "what may be None takes True"),
+    ("seed_everything", "a NumPy generator that nobody has"),
+    ("save_checkpoint", "sums in capitals"),
+    ("save_checkpoint", "the name before the sum"),
+    ("save_checkpoint", "no sum for the tensors of the state"),
+    ("save_checkpoint", "everything in 32 bits"),
+    ("save_checkpoint", "takes the model out of the state"),
+    ("load_checkpoint", "the first tensor for all"),
+    ("load_checkpoint", "weights as parameters in 64 bits"),
+    ("MetricsLog", "numbers rounded"),
+    ("MetricsLog", "texts come back"),
+    ("MetricsLog", "a generator of records"),
+    ("keep_best", "the highest losses"),
+    ("override", "lists for tuples are refused"),
+    ("MetricsLog", "begins the file again"),
+    ("keep_best", "names come back"),
+    ("keep_best", "what goes comes back"),
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]

@@ -139,7 +139,174 @@ def build_model(config, text):
 """,
         right=True,
     ),
+    Slip(
+        "build_model",
+        "the tokenizer first",
+        """
+def build_model(config, text):
+    tokenizer = CharTokenizer(text)
+    return tokenizer, build(replace(config, vocab_size=tokenizer.vocab_size))
+""",
+        say=["model first"],
+        never=["the config said"],
+    ),
+    Slip(
+        "build_model",
+        "always the same weights",
+        """
+def build_model(config, text):
+    torch.manual_seed(0)
+    tokenizer = CharTokenizer(text)
+    return build(replace(config, vocab_size=tokenizer.vocab_size)), tokenizer
+""",
+        say=["same weights"],
+        never=["vocab_size"],
+    ),
+    Slip(
+        "build_model",
+        "one token more",
+        """
+def build_model(config, text):
+    tokenizer = CharTokenizer(text)
+    return build(replace(config, vocab_size=tokenizer.vocab_size + 1)), tokenizer
+""",
+        say=["7 different", "vocab_size of 8"],
+        never=["modern"],
+    ),
     # ------------------------------------------------------------ train
+    Slip(
+        "train",
+        "saves before it reports",
+        swap(
+            TRAIN,
+            "                reporter.evaluated(loss, speak(model, tokenizer, config.seed))\n                session.save_evaluated(out, config.keep)\n",
+            "                session.save_evaluated(out, config.keep)\n                reporter.evaluated(loss, speak(model, tokenizer, config.seed))\n",
+        ),
+        say=["report", "save it after|before it is saved|save"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "saves an interrupted step before it reports it",
+        swap(
+            TRAIN,
+            """            else:
+                reporter.trained(loss)
+            if interrupted() and session.step < last:
+                session.save(out / "last")
+                raise KeyboardInterrupt
+""",
+            """            elif interrupted() and session.step < last:
+                session.save(out / "last")
+                raise KeyboardInterrupt
+            else:
+                reporter.trained(loss)
+""",
+        ),
+        say=[r"\[1, 2, 4, 5\]", "reported before"],
+        never=["other weights"],
+    ),
+    Slip(
+        "train",
+        "seeded by 1 whatever the config says",
+        swap(TRAIN, "seed_everything(config.seed)", "seed_everything(1)"),
+        say=["seed"],
+        never=["generator of the batches"],
+    ),
+    Slip(
+        "train",
+        "speaks by another seed",
+        swap(TRAIN, "speak(model, tokenizer, config.seed)", "speak(model, tokenizer, 1)"),
+        say=["config.seed", "says"],
+        never=["bytes"],
+    ),
+    Slip(
+        "train",
+        "keep ignored",
+        swap(TRAIN, "save_evaluated(out, config.keep)", "save_evaluated(out, 0)"),
+        say=["keep = 2"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "resume ignored",
+        swap(TRAIN, "claim_folder(out, config, resume)", "claim_folder(out, config, False)"),
+        say=["resume"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "resumes whatever it is told",
+        swap(TRAIN, "claim_folder(out, config, resume)", "claim_folder(out, config, True)"),
+        say=["not to be resumed"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "claims the folder first",
+        swap(
+            swap(
+                TRAIN,
+                "    if claim_folder(out, config, resume):\n        session.restore",
+                "    if going_on:\n        session.restore",
+            ),
+            "    train_tokens, val_tokens = split_corpus(tokens)\n",
+            "    train_tokens, val_tokens = split_corpus(tokens)\n    going_on = claim_folder(out, config, resume)\n",
+        ),
+        say=["folder", "before"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "evaluated in 32 bits",
+        swap(
+            TRAIN,
+            "bf16=arithmetic.bf16)\n                reporter",
+            "bf16=False)\n                reporter",
+        ),
+        say=["bfloat16"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "every step is reported as trained",
+        swap(
+            TRAIN,
+            "            else:\n                reporter.trained(loss)\n",
+            "            reporter.trained(loss)\n",
+        ),
+        say=["once"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "the loss is not the session's",
+        swap(
+            swap(TRAIN, "session.val_loss = evaluate(", "val_loss = evaluate("),
+            "    return session.best_loss",
+            "    return val_loss",
+        ),
+        say=["TypeError|val_loss"],
+        never=["the same seed"],
+    ),
+    Slip(
+        "train",
+        "validates on the training split",
+        swap(TRAIN, "evaluate(model, val_tokens", "evaluate(model, train_tokens"),
+        say=["validation split"],
+        never=["seed"],
+    ),
+    Slip(
+        "train",
+        "the scaler is forgotten in the session",
+        swap(
+            TRAIN,
+            "Session(model, optimizer, batches, text, config, scaler)",
+            "Session(model, optimizer, batches, text, config)",
+        ),
+        say=["scaler"],
+        never=["seed"],
+    ),
     Slip(
         "train",
         "built before seeding",
@@ -257,6 +424,73 @@ def build_model(config, text):
     # ------------------------------------------------------------ gallery
     Slip(
         "gallery",
+        "the global random state",
+        swap(
+            swap(
+                GALLERY,
+                "        generator = torch.Generator(device).manual_seed(seed)\n",
+                "        torch.manual_seed(seed)\n",
+            ),
+            "generator=generator, ",
+            "",
+        ),
+        say=["random state"],
+        never=["padding"],
+    ),
+    Slip(
+        "gallery",
+        "padded on the left",
+        swap(
+            GALLERY,
+            "    batch = pad_sequence(ids, batch_first=True)\n",
+            "    batch = torch.stack([torch.nn.functional.pad(row, (int(max(lengths)) - len(row), 0)) for row in ids])\n",
+        ),
+        say=["'a'"],
+        never=["generator"],
+    ),
+    Slip(
+        "gallery",
+        "seed ignored",
+        swap(GALLERY, ".manual_seed(seed)", ".manual_seed(1)"),
+        say=["seed 5"],
+        never=["padding"],
+    ),
+    Slip(
+        "gallery",
+        "the strategies are headings alone",
+        swap(GALLERY, ", **options", ""),
+        say=["greedy"],
+        never=["padding", "behind"],
+    ),
+    Slip(
+        "gallery",
+        "always 200 tokens",
+        swap(GALLERY, "batch, max_new_tokens, ", "batch, 200, "),
+        say=["length|tokens"],
+        never=["padding", "seed of"],
+    ),
+    Slip(
+        "gallery",
+        "seed and tokens in each other's place",
+        swap(
+            GALLERY,
+            "{max_new_tokens} tokens each, seed {seed}",
+            "{seed} tokens each, seed {max_new_tokens}",
+        ),
+        say=["tokens each"],
+        never=["padding", "generator"],
+    ),
+    Slip(
+        "gallery",
+        "cut where the longest prompt ends",
+        swap(
+            GALLERY, "row[: length + max_new_tokens]", "row[: int(lengths.max()) + max_new_tokens]"
+        ),
+        say=["length"],
+        never=["generator"],
+    ),
+    Slip(
+        "gallery",
         "rows not cut",
         swap(GALLERY, "            row = row[: length + max_new_tokens]\n", ""),
         say=["padding|cut|own end|length|first"],
@@ -324,6 +558,26 @@ SPARE = {
     ("train", "no report"),
     ("train", "validates on what it trains on"),
     ("train", "the last loss, not the best"),
+    ("build_model", "the tokenizer first"),
+    ("build_model", "one token more"),
+    ("train", "saves an interrupted step before it reports it"),
+    ("train", "seeded by 1 whatever the config says"),
+    ("train", "speaks by another seed"),
+    ("train", "keep ignored"),
+    ("train", "resume ignored"),
+    ("train", "resumes whatever it is told"),
+    ("train", "claims the folder first"),
+    ("train", "evaluated in 32 bits"),
+    ("train", "every step is reported as trained"),
+    ("train", "the loss is not the session's"),
+    ("train", "validates on the training split"),
+    ("train", "the scaler is forgotten in the session"),
+    ("gallery", "padded on the left"),
+    ("gallery", "seed ignored"),
+    ("gallery", "the strategies are headings alone"),
+    ("gallery", "always 200 tokens"),
+    ("gallery", "seed and tokens in each other's place"),
+    ("gallery", "cut where the longest prompt ends"),
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]

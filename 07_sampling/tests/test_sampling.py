@@ -71,6 +71,10 @@ class TestGreedy:
         assert isinstance(choice, torch.Tensor), (
             f"greedy returned a {type(choice).__name__}; it should be a tensor of token ids."
         )
+        assert not choice.is_floating_point(), (
+            f"greedy returned numbers of {choice.dtype}; token ids are whole numbers, int64: where "
+            "the highest score stands, and not the score."
+        )
         assert choice.shape == lead, (
             f"Of logits {(*lead, 11)} the shape of the choice is {tuple(choice.shape)}; with a "
             f"token for each row, along the last axis, it is {lead}."
@@ -93,17 +97,31 @@ class TestApplyTemperature:
     def test_raises_the_chances_to_the_power_of_its_inverse(self, impl, temperature):
         powers = CHANCES ** (1 / temperature)
         expected = powers / powers.sum()
-        actual = impl.apply_temperature(CHANCES.log(), temperature).softmax(-1)
-        torch.testing.assert_close(actual, expected)
+        scores = impl.apply_temperature(CHANCES.log(), temperature)
+        assert not torch.isclose(scores.sum(), torch.ones(())), (
+            f"Of 4 logits come {rounded(scores)}, which add up to 1: probabilities, where logits "
+            "are expected, of which a later softmax makes probabilities."
+        )
+        actual = scores.softmax(-1)
+        assert torch.allclose(actual, expected, rtol=1e-4), (
+            f"With temperature={temperature} tokens of probability {rounded(CHANCES)} come to have "
+            f"{rounded(actual)}. Each to the power of 1 / {temperature}, over their sum, is "
+            f"{rounded(expected)}."
+        )
 
     @pytest.mark.parametrize("lead", [(3,), (2, 3)], ids=str)
     def test_takes_logits_of_any_shape(self, impl, lead):
         logits = torch.randn(*lead, 11)
+        rows = logits.clone().view(-1, 11)
         actual = impl.apply_temperature(logits, 0.5)
         assert actual.shape == logits.shape, (
             f"Logits {tuple(logits.shape)} come back as {tuple(actual.shape)}."
         )
-        torch.testing.assert_close(actual.softmax(-1), (logits / 0.5).softmax(-1))
+        alone = torch.stack([impl.apply_temperature(row, 0.5) for row in rows])
+        assert torch.allclose(actual.softmax(-1).view(-1, 11), alone.softmax(-1), rtol=1e-4), (
+            f"A row of logits {tuple(logits.shape)} comes to have other probabilities than the "
+            "same row alone."
+        )
 
     @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
     def test_a_temperature_not_above_0_is_an_error(self, impl, temperature):
@@ -125,15 +143,23 @@ class TestTopKFilter:
         logits = torch.randn(*lead, 11)
         best, where = logits.topk(k)
         expected = torch.full_like(logits, -math.inf).scatter(-1, where, best)
-        kept = impl.top_k_filter(logits, k)
-        count = kept.view(-1, 11)[0].isfinite().sum().item()
-        assert count == k, (
-            f"With k={k} the first row of logits {(*lead, 11)} has {count} scores that are not "
-            f"-inf; the {k} highest stay, the k-th too."
+        kept = impl.top_k_filter(logits.clone(), k)
+        assert kept.shape == logits.shape, (
+            f"Logits {tuple(logits.shape)} come back as {tuple(kept.shape)}."
         )
-        assert kept.equal(expected), (
-            f"With k={k} other scores than the {k} highest of each row stay, or not as they were."
-        )
+        for row, yours, ours in zip(
+            *(x.view(-1, 11) for x in (logits, kept, expected)), strict=True
+        ):
+            order = row.argsort(descending=True)
+            stay = (yours[order].isfinite().nonzero().flatten() + 1).tolist()
+            assert stay == list(range(1, k + 1)), (
+                f"With k={k}, of the scores of a row, highest first, number {stay} stay: are not "
+                f"-inf. The {k} highest should, the k-th too, each row by itself."
+            )
+            assert yours.equal(ours), (
+                f"With k={k} the right scores stay, and not as they were: the highest of a row was "
+                f"{row[order[0]]:.4f} and is {yours[order[0]]:.4f} now."
+            )
 
     def test_scores_that_tie_with_the_last_one_stay(self, impl):
         logits = torch.tensor([[1.0, 3.0, 1.0, 0.0, 1.0]])
@@ -200,45 +226,67 @@ class TestTopPFilter:
 
     def test_filters_each_row_by_itself(self, impl):
         logits = 2 * torch.randn(5, 11)
+        alone = torch.stack([impl.top_p_filter(row, 0.6) for row in logits.clone()])
         together = impl.top_p_filter(logits, 0.6)
-        alone = torch.stack([impl.top_p_filter(row, 0.6) for row in logits])
         assert together.equal(alone), (
             "A row of a batch is filtered otherwise than the same row alone: rows meet, along a "
             "`dim` that is not the last."
         )
 
-    def test_what_is_kept_reaches_p(self, impl):
-        for chances, p in ((CHANCES, 0.3), (CHANCES, 0.6), (CHANCES, 0.95)):
-            kept = impl.top_p_filter(chances.log(), p).isfinite()
-            total = chances[kept].sum().item()
-            assert total >= p, (
-                f"Of tokens with probabilities {rounded(chances)} those you keep for p={p} have "
-                f"{total:.2f} together: less than p. The one that crosses p stays."
-            )
+    def test_what_goes_is_minus_infinity(self, impl):
+        kept = impl.top_p_filter(CHANCES.log(), 0.3)
+        assert kept.eq(-math.inf).any(), (
+            f"Of tokens with probabilities {rounded(CHANCES)} none has -inf for p=0.3. One of them "
+            "reaches p alone; the others get -inf, of which the softmax makes 0."
+        )
+
+    @pytest.mark.parametrize("p", [0.3, 0.6, 0.8])
+    def test_none_stays_that_is_less_likely_than_one_that_goes(self, impl, p):
+        kept = impl.top_p_filter(CHANCES.log(), p).isfinite()
+        assert kept.all() or not kept.any() or CHANCES[kept].min() >= CHANCES[~kept].max(), (
+            f"For p={p} tokens of probability {rounded(CHANCES[kept])} stay and those of "
+            f"{rounded(CHANCES[~kept])} go. The likeliest should stay; what is known of the "
+            "tokens in sorted order must go back to their ids."
+        )
+
+    @pytest.mark.parametrize("p", [0.3, 0.6, 0.95])
+    def test_what_is_kept_reaches_p(self, impl, p):
+        kept = impl.top_p_filter(CHANCES.log(), p).isfinite()
+        total, best = CHANCES[kept].sum(), CHANCES.sort(descending=True).values[: kept.sum()].sum()
+        assert total >= p or not torch.isclose(total, best), (
+            f"Of tokens with probabilities {rounded(CHANCES)} those you keep for p={p} have "
+            f"{total:.2f} together: less than p. The one that crosses p stays."
+        )
 
     def test_of_equal_tokens_it_keeps_no_more_than_it_needs(self, impl):
         kept = impl.top_p_filter(torch.zeros(1, 4), 0.5).isfinite().sum().item()
         assert kept == 2, (
-            f"Of four tokens with probability 0.25 each you keep {kept} for p=0.5; two have "
-            "exactly 0.5 together, which is p or more, and the fewest that do are kept."
+            f"Of four tokens with probability 0.25 each {kept} have a score that is not -inf for "
+            "p=0.5; two have exactly 0.5 together, which is p or more, and the fewest that do stay."
         )
 
     @pytest.mark.parametrize("p", [0.05, 0.3, 0.6, 0.9, 0.99])
     @pytest.mark.parametrize("lead", [(), (5,), (2, 3)], ids=str)
     def test_keeps_the_fewest_likeliest_tokens_that_reach_p(self, impl, p, lead):
         logits = 2 * torch.randn(*lead, 11)
-        kept, expected = impl.top_p_filter(logits, p), slow_top_p(logits, p)
-        if kept.shape == expected.shape and not kept.equal(expected):
-            rows = zip(*(x.view(-1, 11) for x in (logits, kept, expected)), strict=True)
-            row, yours, ours = next(parts for parts in rows if not parts[1].equal(parts[2]))
+        expected, kept = slow_top_p(logits, p), impl.top_p_filter(logits.clone(), p)
+        assert kept.shape == expected.shape, (
+            f"Logits {tuple(logits.shape)} come back as {tuple(kept.shape)}."
+        )
+        for row, yours, ours in zip(
+            *(x.view(-1, 11) for x in (logits, kept, expected)), strict=True
+        ):
             order = row.argsort(descending=True)
             right, stay = ours.isfinite().sum().item(), yours[order].isfinite().nonzero().flatten()
-            pytest.fail(
+            assert stay.tolist() == list(range(right)), (
                 f"Of a row's tokens, likeliest first, you keep number {(stay + 1).tolist()} for "
-                f"p={p}; the first {right} have p together and stay as they are.",
-                pytrace=False,
+                f"p={p}: what is not -inf. The first {right} have p together, and no fewer."
             )
-        assert kept.equal(expected)
+            best = order[0]
+            assert yours.equal(ours), (
+                f"For p={p} the right tokens stay, and not with the scores that they had: that of "
+                f"the likeliest was {row[best]:.4f} and is {yours[best]:.4f} now."
+            )
 
     @pytest.mark.parametrize("p", [1e-9, 0.2])
     def test_always_keeps_the_likeliest_token(self, impl, p):
@@ -309,8 +357,16 @@ class TestSample:
         often = draws.bincount(minlength=4) / 20_000
         assert torch.allclose(often, torch.tensor(expected), rtol=0, atol=0.015), (  # 4 sigma
             f"With {strategy or 'no filter'} four tokens of probability {rounded(CHANCES)} come up "
-            f"with {rounded(often)}, not "
-            f"{rounded(expected)}. The order is temperature, top_k, top_p."
+            f"with {rounded(often)}, not {rounded(expected)}."
+            f"{' The order is temperature, top_k, top_p.' if len(strategy) > 1 else ''}"
+        )
+
+    @pytest.mark.parametrize("temperature", [1.0, 0])
+    def test_a_batch_of_one_row_gives_one_token(self, impl, temperature):
+        draws = impl.sample(torch.randn(1, 11), temperature=temperature)
+        assert draws.shape == (1,), (
+            f"Of logits (1, 11) with temperature={temperature} the tokens are "
+            f"{tuple(draws.shape)}; a batch of one row has one, (1,)."
         )
 
     def test_a_temperature_of_0_is_greedy(self, impl):
@@ -334,7 +390,11 @@ class TestSample:
 
     def test_each_row_draws_from_its_own_scores(self, impl):
         logits = torch.eye(11) * 1000
-        assert impl.sample(logits).tolist() == list(range(11))
+        draws = impl.sample(logits).tolist()
+        assert draws == list(range(11)), (
+            "Of 11 rows row i has the score 1000 at token i and 0 at the others, so i is certain; "
+            f"here come {draws}."
+        )
 
     @pytest.mark.parametrize("strategy", [{"top_k": 0}, {"top_p": 0}, {"top_p": 0.0}], ids=str)
     def test_none_leaves_a_filter_out_and_0_does_not(self, impl, strategy):
@@ -351,12 +411,28 @@ class TestSample:
             "Generators of different seeds draw the same tokens: `generator` decides nothing."
         )
 
+    def test_without_a_generator_it_draws_from_pytorch_s_own(self, impl):
+        logits = torch.zeros(100, 11)
+        assert not impl.sample(logits).equal(impl.sample(logits)), (
+            "Without a generator two draws are the same: something seeds what they are drawn from."
+        )
+
+    def test_a_generator_leaves_pytorch_s_own_as_it_was(self, impl):
+        before = torch.get_rng_state()
+        impl.sample(torch.zeros(100, 11), generator=seeded())
+        assert torch.get_rng_state().equal(before), (
+            "PyTorch's random state is another after a draw that was given a generator."
+        )
+
     @pytest.mark.parametrize("habit", [leaves_its_inputs_alone, takes_any_memory_layout])
     def test_it_has_good_habits(self, impl, habit):
         def draw(logits):
             return impl.sample(logits, 0.7, 5, 0.9, torch.Generator().manual_seed(0))
 
         habit(draw, torch.randn(3, 7))
+
+    def test_a_temperature_below_0_is_an_error(self, impl):
+        refuses(impl.sample, torch.zeros(2, 11), temperature=-1.0)
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "sample")
@@ -391,6 +467,24 @@ def told_by_cache(ends):
 
 @pytest.mark.exercise("generate")
 class TestGenerate:
+    def test_the_generator_alone_decides(self, impl):
+        model, prompt = small_model(), torch.randint(11, (3, 2))
+        before = torch.get_rng_state()
+        ends = [
+            impl.generate(model, prompt, 6, generator=seeded(seed), use_cache=False)
+            for seed in (1, 1, 2)
+        ]
+        assert ends[0].equal(ends[1]), (
+            "With two generators of the same seed two texts come: what is drawn is not drawn from "
+            "`generator`."
+        )
+        assert not ends[0].equal(ends[2]), (
+            "With generators of different seeds the same text comes: `generator` decides nothing."
+        )
+        assert torch.get_rng_state().equal(before), (
+            "PyTorch's random state is another after a text that was given a generator."
+        )
+
     @every_strategy
     @torch.no_grad()
     def test_within_the_context_samples_from_all_the_text_so_far(self, impl, strategy):
@@ -398,10 +492,20 @@ class TestGenerate:
         actual = impl.generate(model, prompt, 6, **strategy, generator=seeded(), use_cache=False)
         expected = slow_generate(impl, model, prompt, 6, **strategy, generator=seeded())
         assert actual.shape == expected.shape, came_back(actual, prompt, 6)
-        assert actual.equal(expected), (
-            f"With {strategy or 'no strategy'} your text goes on otherwise than with a `sample` "
-            "each time of the scores at the last position, after all the text so far."
-        )
+        for name in strategy:
+            others = {key: value for key, value in strategy.items() if key != name}
+            without = slow_generate(impl, model, prompt, 6, **others, generator=seeded())
+            assert actual.equal(expected) or not actual.equal(without), (
+                f"With {strategy} the text is the one that comes without {name}: the `sample` of "
+                f"each new token is not given its {name}."
+            )
+        for k in range(2, 8):
+            yours, ours = actual[:, k].tolist(), expected[:, k].tolist()
+            assert yours == ours, (
+                f"With {strategy or 'no strategy'} the prompts of 2 tokens go on with {yours} as "
+                f"new token number {k - 1}, one a row. A `sample` of the scores at the last "
+                f"position, after all the text so far, gives {ours}."
+            )
 
     @pytest.mark.parametrize("T, new", [(1, 7), (3, 30), (8, 1), (20, 5), (5, 0), (20, 0)])
     def test_keeps_the_prompt_and_adds_as_many_tokens_as_asked_for(self, impl, T, new):
@@ -663,7 +767,11 @@ class TestKVCache:
         model, tokens = small_model(positions=positions), torch.randint(11, (3, 8))
         cache = impl.KVCache(model.config, 3)
         logits = torch.cat([model(tokens[:, :end], cache) for end in ends], dim=1)
-        torch.testing.assert_close(logits, model(tokens), rtol=1e-4, atol=1e-5)
+        off = (logits - model(tokens)).abs().amax((0, 2)).gt(1e-4).nonzero().flatten().tolist()
+        assert not off, (
+            f"A model that reads up to {list(ends)} of 8 tokens, with the cache beside it, gives "
+            f"other logits at positions {off} than one that reads all 8 at once."
+        )
 
     @torch.no_grad()
     def test_two_texts_that_take_turns_have_a_cache_each(self, impl):
@@ -673,7 +781,10 @@ class TestKVCache:
             for which, text in enumerate(texts):
                 logits[which].append(model(text[:, :end], caches[which]))
         for parts, text in zip(logits, texts, strict=True):
-            torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=1e-4, atol=1e-5)
+            assert torch.allclose(torch.cat(parts, 1), model(text), rtol=1e-4, atol=1e-4), (
+                "Of two texts that take turns, each with a cache of its own, one gets other logits "
+                "than alone: the caches share something."
+            )
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "KVCache")

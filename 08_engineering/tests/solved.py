@@ -39,7 +39,7 @@ def override(config, assignments):
                 value = tuple(value)
             if isinstance(value, bool) and not (t is bool or bool in typing.get_args(t)):
                 raise ValueError(f"{key} is a number")
-            if t is float and isinstance(value, int):
+            if float in (t, *typing.get_args(t)) and isinstance(value, int):
                 value = float(value)
             try:
                 check_type(value, t)
@@ -152,7 +152,7 @@ class MetricsLog:
             f.write(json.dumps(record) + "\n")
 
     def read(self):
-        return [json.loads(line) for line in self._whole().split("\n") if line]
+        return [json.loads(line) for line in self._whole().splitlines()]
 
     def rewind(self, step):
         tmp = str(self.path) + ".tmp"

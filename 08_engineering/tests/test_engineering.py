@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +148,13 @@ def lost(back: Any, saved: Any, where: str = "state") -> str:
     if isinstance(saved, list) and isinstance(back, list) and len(saved) == len(back):
         told = (lost(back[i], saved[i], f"{where}[{i}]") for i in range(len(saved)))
         return next(filter(None, told), "")
-    return "" if same(back, saved) else f"{where} was {saved!r} and comes back as {back!r}"
+    if same(back, saved):
+        return ""
+    if isinstance(saved, torch.Tensor) and isinstance(back, torch.Tensor):
+        was, now = (f"of {str(t.dtype)[6:]} {tuple(t.shape)}" for t in (saved, back))
+        change = f"{was} and comes back {now}" if was != now else f"{was} and has other numbers"
+        return f"{where} was a tensor {change}"
+    return f"{where} was {saved!r} and comes back as {back!r}"
 
 
 def comes_back(save: Callable, path: Path, state: dict[str, Any]) -> None:
@@ -211,12 +217,21 @@ class Settings:
     fast: bool | None = None
     betas: tuple[float, float] = (0.9, 0.99)
     shape: Shape = field(default_factory=Shape)
+    decay: float | None = None
 
 
 @dataclass(frozen=True)
 class Deep:
     name: str = "deep"
     settings: Settings = field(default_factory=Settings)
+
+
+def differing(changed: Any, wanted: Any) -> str:
+    """Which fields of a dataclass are others than wanted, if any are."""
+    if type(changed) is not type(wanted):
+        return f"a {type(changed).__name__} comes back, and no {type(wanted).__name__}"
+    pairs = [(f.name, getattr(changed, f.name), getattr(wanted, f.name)) for f in fields(wanted)]
+    return ", ".join(f"{name} is {a!r} and should be {b!r}" for name, a, b in pairs if a != b)
 
 
 @pytest.mark.exercise("override")
@@ -234,7 +249,8 @@ class TestOverride:
         ],
     )
     def test_changes_what_is_named_and_nothing_else(self, impl, assignments, expected):
-        assert impl.override(Settings(), assignments) == expected
+        told = differing(impl.override(Settings(), copy.deepcopy(assignments)), expected)
+        assert not told, f"With {assignments} {told}."
 
     def test_the_original_stays_as_it_was(self, impl):
         settings = Settings()
@@ -247,13 +263,14 @@ class TestOverride:
         impl.override(Settings(), assignments)
         assert assignments == before, f"override changes the assignments: now {assignments}"
 
-    def test_what_was_set_before_is_kept(self, impl):
+    @pytest.mark.parametrize("width", [{"shape.width": 4}, {"shape": {"width": 4}}])
+    def test_what_was_set_before_is_kept(self, impl, width):
         settings = Settings(rate=0.5, shape=Shape(norm="rms"))
-        changed = impl.override(settings, {"seed": 2, "shape.width": 4})
+        changed = impl.override(settings, {"seed": 2, **width})
         assert changed.rate == 0.5, f"rate was 0.5 and stays so; here it is {changed.rate}"
         assert changed.shape == Shape(4, norm="rms"), (
-            f"shape.width is changed in Shape(norm='rms'), and its other fields stay as they were; "
-            f"here comes {changed.shape}"
+            f"shape was {settings.shape}; {width} changes its width, and its other fields stay as "
+            f"they were. Here comes {changed.shape}"
         )
 
     @pytest.mark.parametrize(
@@ -266,13 +283,14 @@ class TestOverride:
     )
     def test_settings_that_only_fit_together_can_change_together(self, impl, assignments):
         try:
-            changed = impl.override(Settings(), assignments)
+            changed = impl.override(Settings(), copy.deepcopy(assignments))
         except ValueError as error:
             pytest.fail(
                 f"{assignments} fit together and must be changed together, all of one dataclass at "
                 f"once; here they are refused: {error}"
             )
-        assert changed == Settings(shape=Shape(9, 3))
+        told = differing(changed, Settings(shape=Shape(9, 3)))
+        assert not told, f"With {assignments} {told}."
 
     @pytest.mark.parametrize(
         "assignments",
@@ -284,18 +302,26 @@ class TestOverride:
         ],
     )
     def test_what_is_nested_twice_is_reached_too(self, impl, assignments):
-        changed = impl.override(Deep(), assignments)
-        assert changed == Deep(settings=Settings(2, shape=Shape(4)))
+        changed = impl.override(Deep(), copy.deepcopy(assignments))
+        told = differing(changed.settings, Settings(2, shape=Shape(4)))
+        assert not told, f"With {assignments} {told} in settings."
 
-    def test_a_whole_number_will_do_for_a_float(self, impl):
-        rate = impl.override(Settings(), {"rate": 1}).rate
-        told = (
-            f"rate is a float, for which the whole number 1 may stand: it becomes 1.0, not {rate}"
+    @pytest.mark.parametrize("key, kind", [("rate", "float"), ("decay", "float | None")])
+    def test_a_whole_number_will_do_for_a_float(self, impl, key, kind):
+        try:
+            value = getattr(impl.override(Settings(), {key: 1}), key)
+        except ValueError as error:
+            pytest.fail(f"{key} is a {kind}, for which 1 may stand; here it is refused: {error}")
+        assert (value, type(value)) == (1.0, float), (
+            f"{key} is a {kind}, for which the whole number 1 may stand: it becomes 1.0, not "
+            f"{value!r}"
         )
-        assert (rate, type(rate)) == (1.0, float), told
 
     def test_a_list_will_do_for_a_tuple(self, impl):  # TOML has no tuples
-        betas = impl.override(Settings(), {"betas": [0.8, 0.9]}).betas
+        try:
+            betas = impl.override(Settings(), {"betas": [0.8, 0.9]}).betas
+        except ValueError as error:
+            pytest.fail(f"betas is a tuple, for which a list may stand; here: {error}")
         told = f"betas is a tuple, for which a list may stand: it becomes (0.8, 0.9), not {betas}"
         assert betas == (0.8, 0.9), told
 
@@ -317,6 +343,8 @@ class TestOverride:
             ("seed", None),
             ("rate", "0.1"),
             ("rate", True),
+            ("decay", True),
+            ("decay", "0.1"),
             ("loud", 1),
             ("loud", "yes"),
             ("corpus", 3),
@@ -736,17 +764,15 @@ class TestProcesses:
 
 @pytest.mark.exercise("seed_everything")
 class TestSeedEverything:
-    @pytest.mark.parametrize(
-        "library, draw",
-        [
-            ("Python's random", random.random),
-            ("NumPy's np.random", np.random.rand),
-            ("PyTorch", lambda: torch.rand(1).item()),
-        ],
-    )
-    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(
-        self, impl, library, draw
-    ):
+    DRAWS = {
+        "Python's random": random.random,
+        "NumPy's np.random": np.random.rand,
+        "PyTorch": lambda: torch.rand(1).item(),
+    }
+
+    @pytest.mark.parametrize("library", DRAWS)
+    def test_every_kind_of_draw_repeats_with_the_seed_and_changes_with_it(self, impl, library):
+        draw = self.DRAWS[library]
         impl.seed_everything(3)
         first = draw()
         impl.seed_everything(4)
@@ -787,10 +813,22 @@ class TestSaveCheckpoint:
     def test_its_sums_are_those_that_sha256sum_checks(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "last", state_of(1))
         lines = (tmp_path / "last" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-        for name, line in zip(sorted(FILES[1:]), sorted(lines, key=lambda x: x[66:]), strict=True):
-            data = (tmp_path / "last" / name).read_bytes()
-            wanted = f"{hashlib.sha256(data).hexdigest()}  {name}"
-            assert line == wanted, f"SHA256SUMS says {line!r}; it should say {wanted!r}."
+        named = [[line for line in lines if line.endswith(name)] for name in FILES[1:]]
+        assert [*map(len, named), len(lines)] == [1, 1, 1, 3], (
+            f"SHA256SUMS should have 3 lines, one that ends with the name of each other file; it "
+            f"has {len(lines)}: {', '.join(f'{line[:8]}...{line[-20:]}' for line in lines)}."
+        )
+        for name, (line,) in zip(FILES[1:], named, strict=True):
+            digest = hashlib.sha256((tmp_path / "last" / name).read_bytes()).hexdigest()
+            assert line[:64] == digest, (
+                f"The sum of {name} should be {digest}, the SHA-256 of its bytes in hex; "
+                f"SHA256SUMS has {line[:64]}."
+            )
+            between = line[64:].removesuffix(name)
+            assert between == "  ", (
+                f"Between the sum and the name there should be two spaces; in the line of {name} "
+                f"there is a text of length {len(between)}, {between!r}."
+            )
 
     def test_a_tensor_s_place_has_its_name(self, impl, tmp_path):
         impl.save_checkpoint(tmp_path / "last", state_of(1))
@@ -836,7 +874,11 @@ class TestSaveCheckpoint:
         resumed_optimizer.load_state_dict(loaded["optimizer"])
         restore_random_states(loaded["random"])
         train_a_little(resumed, resumed_optimizer)
-        assert same(dict(resumed.state_dict()), dict(model.state_dict()))
+        told = lost(dict(resumed.state_dict()), dict(model.state_dict()), "the weights")
+        assert not told, (
+            "A training that is saved and loaded goes on to other weights than one that is not: "
+            f"{told}"
+        )
 
     def test_what_is_saved_does_not_change(self, impl, tmp_path):
         state = state_of(1)
@@ -898,7 +940,8 @@ class TestSaveCheckpoint:
                     f"A kill has left {before}, which stands in the way of the next save: it "
                     f"raises {type(error).__name__}."
                 )
-            assert same(load_checkpoint(path), state_of(3))
+            told = lost(load_checkpoint(path), state_of(3))
+            assert not told, f"After a kill, which left {before}, a save is not whole: {told}"
             left = sorted(os.listdir(path.parent))
             told = f"After a kill, which left {before}, the next save must leave last alone"
             assert left == ["last"], f"{told}; it leaves {left}."
@@ -1155,7 +1198,8 @@ class TestLoadCheckpoint:
 
     def test_the_path_may_be_text(self, impl, tmp_path):
         save_checkpoint(tmp_path / "last", state_of(1))
-        assert same(impl.load_checkpoint(str(tmp_path / "last")), state_of(1))
+        told = lost(impl.load_checkpoint(str(tmp_path / "last")), state_of(1))
+        assert not told, told
 
     @pytest.mark.parametrize("damage", DAMAGES)
     def test_damage_to_any_file_is_an_error(self, impl, damage, tmp_path):
@@ -1191,7 +1235,8 @@ class TestLoadCheckpoint:
 
         for name in ("load", "loads", "Unpickler"):
             monkeypatch.setattr(pickle, name, unpickle)
-        assert same(impl.load_checkpoint(tmp_path / "last"), state_of(1))
+        told = lost(impl.load_checkpoint(tmp_path / "last"), state_of(1))
+        assert not told, told
 
     def test_no_code_in_state_json_is_run(self, impl, tmp_path):
         save_checkpoint(tmp_path / "last", state_of(1))
@@ -1370,7 +1415,11 @@ class TestMetricsLog:
     def test_records_come_back_in_order_and_exactly(self, impl, tmp_path):
         log = three_records(impl, tmp_path)
         expected = [{"step": step, "train_loss": 1 / step} for step in (10, 20, 30)]
-        assert log.read() == expected
+        read = log.read()
+        assert isinstance(read, list), f"read should give a list; it gives a {type(read).__name__}."
+        assert len(read) == 3, f"Of 3 records that were appended, read gives {len(read)}: {read}."
+        told = lost(read, expected, "records")
+        assert not told, told
 
     def test_a_record_is_one_line_of_json(self, impl, tmp_path):
         record = {"step": 1, "sample": "two\nlines\u2028or three: ü"}
@@ -1378,7 +1427,7 @@ class TestMetricsLog:
         text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
         told = f"A record must be one line that ends; in the file there is {text!r}."
         assert text.count("\n") == 1 and text.endswith("\n"), told
-        assert json.loads(text) == record
+        assert json.loads(text) == record, f"Of the record {record} the file has {text!r}."
 
     def test_a_log_not_begun_is_empty(self, impl, tmp_path):
         told = "A file that does not exist yet must be an empty log."
@@ -1394,7 +1443,8 @@ class TestMetricsLog:
         except FileNotFoundError:
             pytest.fail("A file that does not exist yet must be an empty log, for rewind too.")
         log.append({"step": 1})
-        assert steps_of(log) == [1]
+        steps = steps_of(log)
+        assert steps == [1], f"After rewind(3) of an empty log and append of step 1 it has {steps}."
 
     def test_a_record_can_be_read_at_once_from_elsewhere(self, impl, tmp_path):
         log = three_records(impl, tmp_path)  # is held: one that is let go would close its file
@@ -1418,7 +1468,11 @@ class TestMetricsLog:
     def test_another_process_goes_on_after_the_last_record(self, impl, tmp_path):
         log = three_records(impl, tmp_path)
         impl.MetricsLog(tmp_path / "metrics.jsonl").append({"step": 40})
-        assert steps_of(log) == [10, 20, 30, 40]
+        steps = steps_of(log)
+        assert steps == [10, 20, 30, 40], (
+            "After the steps 10, 20 and 30 a second MetricsLog of the same file appends 40; the "
+            f"first then reads {steps}."
+        )
 
     @pytest.mark.parametrize("cut", [2, 9, 30])
     def test_a_last_line_that_was_cut_short_is_left_out(self, impl, tmp_path, cut):
@@ -1438,7 +1492,7 @@ class TestMetricsLog:
         told = 'A last line without its end, {"step": 2}, is cut short: it may be of {"step": 2e3}.'
         assert impl.MetricsLog(file).read() == [{"step": 1}], told
 
-    @pytest.mark.parametrize("line", ["x", '{"step": 2', '{"step": 2}{"step": 3}'])
+    @pytest.mark.parametrize("line", ["x", "", '{"step": 2', '{"step": 2}{"step": 3}'])
     def test_a_whole_line_that_is_no_record_is_not_passed_over(self, impl, line, tmp_path):
         file = tmp_path / "metrics.jsonl"
         file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 4}}\n', encoding="utf-8")
@@ -1483,7 +1537,8 @@ class TestMetricsLog:
         log = three_records(impl, tmp_path)
         log.rewind(10)
         log.append({"step": 11})
-        assert steps_of(log) == [10, 11]
+        steps = steps_of(log)
+        assert steps == [10, 11], f"After rewind(10) and append of step 11 the log has {steps}."
 
     def test_a_kill_while_rewinding_loses_no_record_that_stays(self, impl, tmp_path, killer):
         folder = tmp_path / "run"
@@ -1523,11 +1578,19 @@ class TestKeepBest:
     @pytest.mark.parametrize("n", [5, 9])
     def test_all_stay_where_there_are_no_more_than_n(self, impl, checkpoints, n):
         impl.keep_best(checkpoints, n)
-        assert sorted(os.listdir(checkpoints)) == sorted(LOSSES)
+        left = sorted(os.listdir(checkpoints))
+        assert left == sorted(LOSSES), (
+            f"Of 5 checkpoints keep_best(folder, {n}) leaves only {left}."
+        )
 
     def test_what_stays_is_whole(self, impl, checkpoints):
         impl.keep_best(checkpoints, 1)
-        assert load_checkpoint(checkpoints / "step-5") == {"model": {}, "val_loss": 1e-5}
+        try:
+            left = load_checkpoint(checkpoints / "step-5")
+        except (FileNotFoundError, ValueError) as error:
+            left = f"what gives a {type(error).__name__}"
+        told = f"keep_best(folder, 1) should leave step-5 whole, the best one; it leaves {left}"
+        assert left == {"model": {}, "val_loss": 1e-5}, told
 
     @pytest.mark.parametrize("n", [0, -1])
     def test_to_keep_none_is_an_error_that_deletes_nothing(self, impl, checkpoints, n):
@@ -1581,7 +1644,8 @@ class TestKeepBest:
         assert left == wanted, f"{told}: there should be {wanted}, and there is {left}."
 
     def test_an_empty_folder_has_no_best(self, impl, tmp_path):
-        assert impl.keep_best(tmp_path, 3) == []
+        kept = impl.keep_best(tmp_path, 3)
+        assert kept == [], f"Of an empty folder it should return an empty list; it gives {kept!r}."
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "keep_best")

@@ -1,11 +1,72 @@
-"""What the tests of the command line share."""
+"""What the tests of runs and of the command line share."""
 
+import hashlib
 import os
+import random
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tiny_transformer.capstone import cli, report
+from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.tiny_lm.reference import ModelConfig
+from tiny_transformer.training import reference as training
+from tiny_transformer.training.reference import TrainConfig
+
+WORDS = "the cat sat on a mat and saw that it was a good mat to sit on".split()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A small language with something to learn: a few words in random order."""
+    chance = random.Random(0)
+    lines = (" ".join(chance.choices(WORDS, k=8)) for _ in range(100))
+    path = tmp_path_factory.mktemp("corpus") / "words.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(corpus):
+    return replace(
+        PRESETS["smoke"],
+        corpus=str(corpus),
+        log_every=3,
+        eval_every=6,
+        model=ModelConfig(max_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32, dropout=0.1),
+        train=TrainConfig(batch_size=8, max_steps=20, warmup_steps=2, max_lr=1e-2),
+    )
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[..., str]:
+    """Gives a digest: pytest takes a minute to say where two files of bytes differ."""
+
+    def digest(out: Path, which: str = "last") -> str:
+        return hashlib.sha256((out / which / "model.safetensors").read_bytes()).hexdigest()
+
+    return digest
+
+
+@pytest.fixture(scope="session")
+def interrupt_at() -> Callable[[pytest.MonkeyPatch, int, int], None]:
+    """Sends this process a signal while its run takes a step."""
+
+    def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
+        original, taken = training.train_step, []
+
+        def train_step(*args):
+            taken.append(args)
+            if len(taken) == step:
+                os.kill(os.getpid(), number)
+            return original(*args)
+
+        monkeypatch.setattr(training, "train_step", train_step)
+
+    return interrupt
 
 
 @pytest.fixture
