@@ -605,8 +605,8 @@ class TestAdamW:
         moved = [p.item() - 4 for p in params]
         assert max(moved) - min(moved) < 1e-5, (
             "Three parameters with the same number and gradient move by "
-            f"{', '.join(f'{move:.4g}' for move in moved)} at their first step. All three should "
-            "alike: averages and count of steps are each parameter's own."
+            f"{', '.join(f'{move:.4g}' for move in moved)} at their first step. They should "
+            "move alike: averages and count of steps are each parameter's own."
         )
 
     def test_a_parameter_has_a_count_of_its_own(self, impl):

@@ -84,6 +84,7 @@ def test_a_wrong_value_is_told_by_its_family(got, told):
         ("no", "yes", "returned 'no'; expected 'yes'."),
         ([1, 2], [1], "returned [1, 2]; expected [1]."),
         ([X, 2], [X, 1], "returned 2; expected 1."),
+        (([1], [2]), (X, X), "returned (a list, a list); expected (a tensor, a tensor)."),
         ({"it repeats": False}, {"it repeats": True}, "this should hold: it repeats."),
         ({"p = 1": "no"}, {"p = 1": "yes"}, "for p = 1: returned 'no'; expected 'yes'."),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 from tiny_transformer.setup.grading import grades
 from tiny_transformer.setup.grading.progress import FILE, read_exercises, read_results
@@ -488,3 +489,9 @@ def test_another_error_than_the_one_asked_for_is_told_with_both(run, check):
     )
     result.stdout.re_match_lines([r".*(AssertionError|KeyError) in double, 77_toy/exercises.py:2"])
     result.stdout.re_match_lines([r".*double should raise a ValueError here"])
+
+
+def test_gradients_that_an_exercise_has_switched_off_are_on_for_the_next_test():
+    with grades.outlived():
+        torch.set_grad_enabled(False)
+    assert torch.is_grad_enabled()
