@@ -27,7 +27,8 @@ from tiny_transformer.data.corpus import PIECE, CorpusError, opened, pieces, pre
 
 SHORT = 10_000_000  # bytes of a text that is encoded at each start, in less than a second
 CODES = 0x110000  # of Unicode
-NAMES = {"uint8": "U8", "uint16": "U16", "int32": "I32"}  # in safetensors
+# In safetensors. PyTorch can do little with uint16.
+NAMES = {"uint8": "U8", "int16": "I16", "int32": "I32"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def encode_text(path: Path | str | None = None) -> EncodedText:
             return text
     characters, length, sha256 = read_through(path)
     size = len(characters)
-    kind = np.dtype(np.uint8 if size <= 2**8 else np.uint16 if size <= 2**16 else np.int32)
+    kind = np.dtype(np.uint8 if size <= 2**8 else np.int16 if size <= 2**15 else np.int32)
 
     def ids() -> Iterator[np.ndarray]:
         table, done = np.zeros(CODES, kind), 0
