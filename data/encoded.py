@@ -47,7 +47,7 @@ class EncodedText:
         if isinstance(self.kept, Tensor):
             return self.kept
         with safe_open(self.kept, "pt") as file:
-            if file.metadata()["sha256"] == self.sha256:
+            if (file.metadata() or {}).get("sha256") == self.sha256:
                 return file.get_tensor("tokens")
         raise CorpusError(f"{self.kept} is of another text by now: start again")
 
