@@ -81,6 +81,7 @@ def training_steps(
     `share` says which sequences of a batch to train on, where several processes share it, and a
     `scaler` makes the steps float16, see `train_step`.
     """
+    device = next(model.parameters()).device
     for step in range(start, config.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config) * group.get("lr_scale", 1.0)
@@ -89,7 +90,8 @@ def training_steps(
             batch = even_batch(tokens, *shape, step)
         else:
             batch = get_batch(tokens, *shape, generator)
-        inputs, targets = (part[share] for part in batch)
+        # A long text stays where it lies, in a type smaller than F.embedding takes.
+        inputs, targets = (part[share].to(device, torch.long) for part in batch)
         loss = train_step(
             model, optimizer, inputs, targets, config.max_norm, config.accumulate, bf16, scaler
         )
@@ -148,6 +150,7 @@ def evaluate(model: nn.Module, tokens: Tensor, bf16: bool = False, at_once: int 
     windows = nn.functional.pad(tokens[:-1], (0, -len(targets) % T)).view(-1, T)
     with in_evaluation(model):
         for x, y in zip(windows.split(rows), targets.split(rows * T), strict=True):
+            x, y = x.long(), y.long()
             with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
                 logits = model(x).flatten(0, 1)[: len(y)]  # (B T, vocab_size)
             total += cross_entropy(logits.float(), y).item() * len(y)

@@ -40,6 +40,10 @@ class Processes:
         return self.rank == 0
 
     @property
+    def one_machine(self) -> bool:
+        return self.count == 1 or self.count == int(os.environ["LOCAL_WORLD_SIZE"])
+
+    @property
     def share(self) -> slice:
         """Which sequences of a batch are this process's own; of equal size for all."""
         return slice(self.rank, None, self.count)

@@ -41,6 +41,7 @@ from tiny_transformer.training.reference import TrainConfig
 RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
+DRAFT_FROM = 2_000_000  # characters of the corpus: its table takes a hundred times as many bytes
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
 
 
@@ -196,7 +197,9 @@ class Sample:
             model = packed(model)
         generator = torch.Generator().manual_seed(self.seed)
         choice = self.temperature, self.top_k, self.top_p, generator
-        draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run)))) if self.draft else None
+        draft = None
+        if self.draft:
+            draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run, DRAFT_FROM))))
         said = 0
 
         def say(tokens: Tensor) -> None:
@@ -434,7 +437,7 @@ def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
         return usual
     lines = []
     with suppress(CorpusError):  # the text is somewhere else by now
-        lines = [line[:20] for line in text_of(run).splitlines() if line.strip()]
+        lines = [line[:20] for line in text_of(run, 100_000).splitlines() if line.strip()]
     own = [line for line in dict.fromkeys(lines) if set(line) <= set(known)]
     return own[: len(PROMPTS)] or [known[0]]
 
@@ -443,8 +446,8 @@ def characters_of(tokenizer: CharTokenizer) -> str:
     return tokenizer.decode(list(range(tokenizer.vocab_size)))
 
 
-def text_of(run: Path) -> str:
-    return load_text(read_run_config(run).corpus)
+def text_of(run: Path, at_most: int) -> str:
+    return load_text(read_run_config(run).corpus, at_most)
 
 
 def encoded(option: str, prompt: str, tokenizer: CharTokenizer) -> list[int]:

@@ -90,7 +90,7 @@ def help_of_training(preset: str, base: RunConfig) -> str:
         "mine": "with your exercises, where they are started",
         "out FOLDER": "the run folder; by default a new one in runs/",
         "resume": "go on with the newest run, or the one in --out",
-        "corpus FILE": "a UTF-8 text of your own, not tiny Shakespeare",
+        "corpus FILE": "a UTF-8 text of your own, of any size",
         **options,
         "help-all": "all options",
     }

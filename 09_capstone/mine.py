@@ -284,7 +284,7 @@ def rehearse(config: RunConfig, resume: bool = False) -> None:
     """Train a very small model in the same way, for two steps, and forget it."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         corpus = Path(folder, "corpus.txt")
-        corpus.write_bytes((1000 * load_text(config.corpus)[:1000])[:1000].encode())
+        corpus.write_bytes((1000 * load_text(config.corpus, 1000))[:1000].encode())
         small = override(config, {**SMALL, "corpus": str(corpus)})
         batch = small.train.accumulate * 2
         small = replace(small, train=replace(small.train, batch_size=batch))

@@ -19,7 +19,7 @@ from tiny_transformer.capstone.session import (
     interruptions,
     saved_when_lost,
 )
-from tiny_transformer.data.corpus import load_text
+from tiny_transformer.data.encoded import encode_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
 from tiny_transformer.engineering.expected import check_weights
@@ -47,7 +47,8 @@ from tiny_transformer.training.reference import (
 def build_model(config: ModelConfig, text: str) -> tuple[TinyTransformerLM, CharTokenizer]:
     """A fresh model of this shape, and the tokenizer that joins it to `text`.
 
-    The vocabulary is that of the text, whatever `config.vocab_size` says.
+    The vocabulary is that of the text, whatever `config.vocab_size` says; the distinct characters
+    of a long text will do.
     """
     tokenizer = CharTokenizer(text)
     return build(replace(config, vocab_size=tokenizer.vocab_size)), tokenizer
@@ -71,7 +72,7 @@ def train(
     if processes.first:
         processes.check(config.train.batch_size, config.train.accumulate)
         check_training_fits(config, chosen, processes.count)
-        text = load_text(config.corpus)
+        text = encode_text(config.corpus)
     device = processes.device(chosen)
     # All cards of a machine do as its first one does: their gradients are averaged.
     use = choose_arithmetic(config, chosen)
@@ -79,16 +80,16 @@ def train(
         print(use.chosen, flush=True)
 
     seed_everything(config.seed)
-    model, tokenizer = build_model(config.model, text)
+    model, tokenizer = build_model(config.model, text.characters)
     config = replace(config, model=model.config)
-    tokens = torch.tensor(tokenizer.encode(text), device=device)
+    tokens = text.tokens()
     train_tokens, val_tokens = split_corpus(tokens)
     if len(val_tokens) <= config.model.max_len:
         raise ValueError(
-            f"corpus has {len(text)} characters, {len(val_tokens)} of them for validation; a "
+            f"corpus has {len(tokens)} characters, {len(val_tokens)} of them for validation; a "
             f"context (model.max_len) of {config.model.max_len} needs more: use a longer text"
         )
-    val_tokens = val_tokens[: config.eval_tokens]
+    val_tokens = val_tokens[: config.eval_tokens].to(device)
     optimizer = make_optimizer(model.to(device), config.train)
     batches = torch.Generator().manual_seed(config.seed)
     scaler = torch.amp.GradScaler(device.type) if use.fp16 else None
@@ -96,7 +97,7 @@ def train(
     if processes.first:
         if claim_folder(out, config, resume):
             state = session.read(out / "last")
-        processes.tell((text, state))
+        processes.tell((text if processes.one_machine else text.in_memory(), state))
     if state is not None:
         session.take(state)
     elif not processes.first and (out / "last").exists():

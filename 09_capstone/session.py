@@ -20,6 +20,7 @@ import psutil
 import torch
 from filelock import FileLock, Timeout
 
+from tiny_transformer.data.encoded import EncodedText
 from tiny_transformer.engineering.config import RunConfig, read_run_config, write_config
 from tiny_transformer.engineering.expected import (
     check_like,
@@ -60,7 +61,7 @@ class Session:
         model: TinyTransformerLM,
         optimizer: torch.optim.Optimizer,
         batches: torch.Generator,
-        text: str,
+        text: str | EncodedText,
         config: RunConfig | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ):
@@ -68,8 +69,11 @@ class Session:
         self.optimizer = optimizer
         self.batches = batches
         self.scaler = scaler
-        self.characters = "".join(sorted(set(text)))
-        self.corpus = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        if isinstance(text, EncodedText):
+            self.characters, self.corpus = text.characters, text.sha256
+        else:
+            self.characters = "".join(sorted(set(text)))
+            self.corpus = hashlib.sha256(text.encode("utf-8")).hexdigest()
         self.settings = None if config is None else as_saved(config)
         self.step = 0
         self.evaluated: float | None = None
@@ -411,7 +415,6 @@ def resume_command(out: Path, processes: Processes) -> str:
     arguments = f"train --out {shlex.quote(str(out))} --resume"
     if processes.count == 1:
         return f"tiny-transformer {arguments}"
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    if here < processes.count:
+    if not processes.one_machine:
         return f"the same torchrun on every machine, with {arguments}"
-    return f"torchrun --nproc-per-node {here} -m tiny_transformer.capstone {arguments}"
+    return f"torchrun --nproc-per-node {processes.count} -m tiny_transformer.capstone {arguments}"

@@ -10,7 +10,7 @@ import torch
 from tiny_transformer.capstone.reference import load_run
 from tiny_transformer.capstone.report import read_records
 from tiny_transformer.capstone.session import Session, check_settings, has_checkpoint
-from tiny_transformer.data.corpus import load_text
+from tiny_transformer.data.encoded import encode_text
 from tiny_transformer.engineering.config import read_run_config
 from tiny_transformer.engineering.expected import check_weights
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint
@@ -43,7 +43,7 @@ def checks(run: Path) -> Iterator[Check]:
     """Each check of the run. A damaged checkpoint ends them."""
     model, tokenizer = load_run(run)
     config = read_run_config(run)
-    text = load_text(config.corpus)
+    text = encode_text(config.corpus)
     session = Session(model, make_optimizer(model, config.train), torch.Generator(), text, config)
     states = {}
     for path in (run / "best", run / "last"):
@@ -70,8 +70,8 @@ def checks(run: Path) -> Iterator[Check]:
     expected = count_modern_parameters(model.config)
     yield "parameters", counted == expected, f"{counted:,} in the model, {expected:,} by formula"
 
-    tokens = torch.tensor(tokenizer.encode(text))
-    window = tokens[None, : model.config.max_len]
+    tokens = text.tokens()
+    window = tokens[None, : model.config.max_len].long()
     logits = model(window)
     changed = window.clone()
     changed[0, -1] = (changed[0, -1] + 1) % tokenizer.vocab_size

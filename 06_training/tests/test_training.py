@@ -1201,6 +1201,17 @@ class TestTheLoop:
         next(training_steps(model, optimizer, TOKENS, config, generator, bf16=True))
         assert seen[field] == {**vars(config), "bf16": True}[field]
 
+    @pytest.mark.parametrize("kind", [torch.uint8, torch.int16])
+    def test_tokens_of_a_small_type_train_the_same_model(self, kind):
+        trained = []
+        for tokens in (TOKENS, TOKENS.to(kind)):
+            model, optimizer, generator = begin()
+            for _ in training_steps(model, optimizer, tokens, BRIEF, generator):
+                pass
+            trained.append((weights(model), evaluate(model, tokens)))
+        assert trained[0][0].equal(trained[1][0])
+        assert trained[0][1] == trained[1][1]
+
 
 def slow_evaluate(model, tokens):
     """One window after the other, summing the loss of every target."""

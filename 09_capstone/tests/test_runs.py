@@ -19,6 +19,7 @@ from tiny_transformer.capstone import cli
 from tiny_transformer.capstone.reference import load_run, train
 from tiny_transformer.capstone.session import Session, claim_folder
 from tiny_transformer.capstone.verify import verify
+from tiny_transformer.data import encoded
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.engineering.speed import Arithmetic, choose_arithmetic
@@ -279,6 +280,23 @@ class TestDeterminism:
         for out in (killed, whole):
             train(read_run_config(killed), out, resume=True)
         assert weights(killed) == weights(whole)
+
+    @pytest.mark.parametrize("shorts", [(0, 10**6), (10**6, 0)], ids=["first", "then"])
+    def test_a_text_in_a_file_of_ids_gives_the_same_bytes(
+        self, config, run, corpus, tmp_path, monkeypatch, shorts, weights, interrupt_at
+    ):
+        out, text = tmp_path / "run", tmp_path / "words.txt"
+        config = replace(config, corpus=str(shutil.copyfile(corpus, text)))
+        monkeypatch.setattr(encoded, "SHORT", shorts[0])
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 8, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, out)
+        monkeypatch.setattr(encoded, "SHORT", shorts[1])
+        train(config, out, resume=True)
+        assert weights(out) == weights(run)
+        assert verify(out)
+        assert (tmp_path / "words.txt.tokens").exists()
 
 
 class TestResume:
