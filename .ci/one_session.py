@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+import tiny_transformer.capstone.cli  # noqa: F401  before a wrong answer changes what it needs
 from tiny_transformer.setup.grading import grades
 from tiny_transformer.setup.grading.blocks import render, waiting
 from tiny_transformer.setup.grading.grades import Grades, exercise_of, variant_of
