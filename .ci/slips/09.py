@@ -553,6 +553,7 @@ def build_model(config, text):
 
 # Of the same kind, and slower, or beyond what the gate has time for.
 SPARE = {
+    ("train", "steps counted from 0 after a resume"),
     ("train", "saves before it reports"),
     ("train", "KeyboardInterrupt after the last step too"),
     ("train", "batches draw from an unseeded generator"),
