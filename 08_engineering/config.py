@@ -60,7 +60,7 @@ FAST = RunConfig(
     ),
     train=TrainConfig(
         batch_size=16,
-        max_steps=100,
+        max_steps=90,
         warmup_steps=10,
         max_lr=2e-2,
         min_lr=0.0,
