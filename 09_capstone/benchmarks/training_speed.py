@@ -95,7 +95,8 @@ def matrix_product(n: int = 2048) -> float:
 def flops_per_token(config: ModelConfig) -> float:
     """Forward and backward: 6 for each weight, and attention's own (PaLM 2022, appendix B)."""
     positions = config.max_len * config.d_model if config.positions == "learned" else 0
-    weights = count_modern_parameters(config) - positions
+    looked_up = positions + 3 * config.ngrams * config.d_model
+    weights = count_modern_parameters(config) - looked_up
     return 6 * weights + 12 * config.n_layers * config.d_model * config.max_len
 
 
