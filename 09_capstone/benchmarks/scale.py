@@ -66,12 +66,12 @@ def train(text: Path, out: Path, steps: int) -> tuple[float, float]:
     """Preset `fast`: seconds until its first step was done, and the peak in MiB."""
     command = [sys.executable, "-m", "tiny_transformer.capstone", "train", "--preset", "fast"]
     command += ["--corpus", str(text), "--out", str(out), "--train.max-steps", str(steps)]
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    first = json.loads((out / "metrics.jsonl").read_text().partition("\n")[0])
+    first = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").partition("\n")[0])
     return first["seconds"], usage.ru_maxrss / MIB
 
 
