@@ -1,6 +1,16 @@
 from slip import Slip
 
 SLIPS = [
+    Slip(
+        "stable_softmax",
+        "the scores as they are",
+        """
+def stable_softmax(scores, dim=-1):
+    return scores
+""",
+        say=[r"softmax is missing|scores where probabilities"],
+        never=["digits", "largest score"],
+    ),
     # ---- stable_softmax
     Slip(
         "stable_softmax",
