@@ -27,6 +27,12 @@ MAPS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
 ]
 
 
+class Named(str):
+    """In the place of a thing that is told by the name of its class alone."""
+
+    __repr__ = str.__str__
+
+
 def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
     """What is wrong with `got`, or None if it is `want`. Both may be nested lists and tuples."""
     if kind(got) == kind(want) == "a value":
@@ -65,7 +71,10 @@ def called(value: Any) -> str:
     """What kind of thing it is, where that alone is wrong."""
     if isinstance(value, tuple) and 0 < len(value) <= 4:
         return f"({', '.join(map(called, value))})"
-    return f"a {type(value).__name__}" if kind(value) == "a value" else kind(value)
+    if kind(value) != "a value":
+        return kind(value)
+    name = value if isinstance(value, Named) else type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -14,20 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.setup.grading.families import explain, explain_closeness
+from tiny_transformer.setup.grading.families import Named, explain, explain_closeness
 
 # Folders that a test had made for itself, and addresses: each time others.
 PASSING = re.compile(
     rf"{re.escape(tempfile.gettempdir())}[\\/](pytest-of-[^\\/]+[\\/]pytest-\d+[\\/])?[^\\/'\"\s]+"
     r"|(?<= at )0x[0-9a-fA-F]+"
 )
-
-
-class Named(str):
-    """In the place of a thing that is told by the name of its class alone."""
-
-    __repr__ = str.__str__
-
 
 CHANGED_BY_USE = nn.Module, torch.Generator, torch.optim.Optimizer, torch.amp.GradScaler
 
