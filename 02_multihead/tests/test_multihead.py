@@ -175,7 +175,8 @@ class TestMultiHeadAttention:
         sums = sums_of_dropped_weights(impl, p, S, return_weights)
         assert (sums - 1).abs().nanmean() > 1e-4, (
             f"with dropout={p} in training each query's attention weights still add up to 1 where "
-            "they meet the values: nothing has dropped out of them."
+            "they meet the values. What drops out takes its share with it, and what stays is "
+            f"divided by {1 - p}: no longer a sum of 1, but for chance."
         )
         spread = (sums - sums.nanmean(-1, keepdim=True)).abs().nan_to_num().max()
         assert spread < 1e-4, (

@@ -708,11 +708,12 @@ class TestKVCache:
 
     def test_append_leaves_the_length_to_the_model(self, impl):
         cache, k = impl.KVCache(SMALL, 3), torch.randn(3, 2, 4, 8)
-        cache.append(0, k, k)
-        assert cache.length == 0, (
-            f"append has set `length` to {cache.length}. The next block appends the same tokens at "
-            "the same place, so here it stays as it is; the model moves it on after the last."
-        )
+        for layer in range(SMALL.n_layers):
+            cache.append(layer, k, k)
+            assert cache.length == 0, (
+                f"append of layer {layer} has set `length` to {cache.length}. Here it stays as it "
+                "is: all blocks append the same tokens at the same place; the model moves it on."
+            )
 
     def test_gives_back_all_keys_and_values_of_a_layer_so_far(self, impl):
         cache = impl.KVCache(SMALL, 3)

@@ -177,8 +177,8 @@ def is_whole(path: Path, *states: dict[str, Any]) -> None:
     except (FileNotFoundError, ValueError):
         left = None
     assert left is not None and any(same(left, state) for state in states), (
-        f"A kill in the middle of a save leaves no whole checkpoint, neither in {path.name} nor in "
-        f"{path.name}.old; beside it there is {sorted(os.listdir(path.parent))}."
+        "After a kill in the middle of a save `load_checkpoint` finds neither the old state nor "
+        f"the new one at {path.name}; in the folder there is {sorted(os.listdir(path.parent))}."
     )
 
 
@@ -1423,11 +1423,21 @@ class TestMetricsLog:
 
     def test_a_record_is_one_line_of_json(self, impl, tmp_path):
         record = {"step": 1, "sample": "two\nlines\u2028or three: ü"}
-        impl.MetricsLog(str(tmp_path / "metrics.jsonl")).append(record)
+        log = impl.MetricsLog(str(tmp_path / "metrics.jsonl"))
+        log.append(record)
         text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
         told = f"A record must be one line that ends; in the file there is {text!r}."
         assert text.count("\n") == 1 and text.endswith("\n"), told
         assert json.loads(text) == record, f"Of the record {record} the file has {text!r}."
+        try:
+            read = log.read()
+        except ValueError as error:
+            pytest.fail(
+                f"read stumbles over the line {text!r}: {error}. Only \\n ends a line of the log; "
+                "str.splitlines() cuts at others, such as \\u2028, too.",
+                pytrace=False,
+            )
+        assert read == [record], f"Of the record {record} read gives {read}."
 
     def test_a_log_not_begun_is_empty(self, impl, tmp_path):
         told = "A file that does not exist yet must be an empty log."
