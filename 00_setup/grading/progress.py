@@ -336,7 +336,8 @@ def lost(root: Path, folder: str) -> list[str]:
         return [f"{file}:{error.lineno} is no Python: {error.msg}"]
     except (OSError, ValueError, RecursionError) as error:
         return [f"{file} cannot be read: {error}"]
-    missing = [name for name in tests if name not in definitions(root / file)]
+    defined = definitions(root / file)
+    missing = [name for name in tests if name not in defined]
     if len(missing) == len(tests) > 1:
         return [f"{file} has none of its exercises; {whole}"]
     return [
