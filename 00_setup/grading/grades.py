@@ -59,6 +59,7 @@ class Grades:
         self.failed: dict[str, pytest.ExceptionInfo] = {}  # by the id of the test
         self.trial: Trial | None = None
         self.on_plain_input: dict[Any, str | None] = {}  # what `diagnose` says of each exercise
+        self.begun_with = progress.exercises_of(root)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "impl" not in metafunc.fixturenames:
@@ -237,12 +238,18 @@ class Grades:
         if not self.tests or self.config.getoption("collectonly"):
             return
         self.tell(terminalreporter)
+        now = progress.exercises_of(self.root)
+        folders = sorted({folder for folder, _ in self.tests})
+        saved = [folder for folder in folders if now.get(folder) != self.begun_with.get(folder)]
+        ran = {key: tests for key, tests in self.tests.items() if key[0] not in saved}
         before = progress.read_results(self.root)
-        results = progress.merged(self.root, before, self.tests)
+        results = progress.merged(self.root, before, ran)
         if self.config.pluginmanager.has_plugin("cacheprovider"):  # else nothing is remembered
             progress.remember(self.root, lambda book: book.update(results=results))
-        folders = sorted({folder for folder, _ in self.tests})
         terminalreporter.section("Progress")
+        for folder in saved:
+            line = f"{folder}/exercises.py was saved meanwhile: its tests are to be run again"
+            terminalreporter.write_line(line)
         for line in progress.report(self.root, folders, results):
             terminalreporter.write_line(line)
         for line in progress.to_compare(self.root, folders, before, results):

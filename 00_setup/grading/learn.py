@@ -42,19 +42,21 @@ Place = tuple[str, str]  # folder and name of an exercise
 def learn(root: Path, module: str | None = None) -> None:
     """Lead through a module, or through the course from where the learner stopped."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    lesson = Lesson(root, [module] if module else folders(root), interactive)
+    of = [module] if module else folders(root)
+    changes = watch(
+        *(root / folder for folder in of),
+        watch_filter=is_exercises,
+        recursive=False,
+        step=50,
+        rust_timeout=50,
+        yield_on_timeout=True,
+    )
+    next(changes)  # from here on no save is missed
+    lesson = Lesson(root, of, interactive)
     Run.prepare()
     try:
         with keys.terminal() if interactive else nullcontext():
             lesson.begin()
-            changes = watch(
-                *(root / folder for folder in lesson.folders),
-                watch_filter=is_exercises,
-                recursive=False,
-                step=50,
-                rust_timeout=50,
-                yield_on_timeout=True,
-            )
             while not lesson.ended:
                 lesson.turn(saved=bool(next(changes)))
     except KeyboardInterrupt:

@@ -79,6 +79,15 @@ def folders(root: Path) -> list[str]:
     return [path.parent.name for path in sorted(root.glob("[0-9]*_*/tests"))]
 
 
+def exercises_of(root: Path) -> dict[str, bytes]:
+    """What stands in each module's exercises.py, where there is one."""
+    found = {}
+    for folder in folders(root):
+        with suppress(OSError):
+            found[folder] = (root / folder / "exercises.py").read_bytes()
+    return found
+
+
 def read_book(root: Path) -> Book:
     """What is remembered; nothing where the file is missing or holds other things."""
     book = checked(root / FILE, Book)

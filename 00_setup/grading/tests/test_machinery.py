@@ -290,6 +290,17 @@ class TestProgress:
         run(exercises=SOLVED)
         assert "compare with" not in "".join(self.lines(run(exercises=SOLVED)))
 
+    def test_what_is_saved_while_its_tests_run_is_not_known_to_pass(self, run, pytester):
+        run(exercises=SOLVED)
+        file = "77_toy/exercises.py"
+        wrong = SOLVED.replace("return x + x", "return x")
+        saving = f"    import pathlib\n    pathlib.Path('{file}').write_text({wrong!r})\n"
+        tests = TESTS.replace("(impl):\n", f"(impl):\n{saving}", 1)
+        first, second, *_ = self.lines(run(exercises=SOLVED, **{"tests/deep/test_toy": tests}))
+        assert first == f"{file} was saved meanwhile: its tests are to be run again"
+        assert "0 solved, 1 begun" in second
+        assert "untested" in "".join(self.lines(run("-k", "nothing", exercises=wrong)))
+
     def test_what_fails_is_begun(self, run):
         wrong = NOT_STARTED.replace("raise NotImplementedError", "return x", 1)
         for _ in range(2):
