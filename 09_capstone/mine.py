@@ -244,13 +244,13 @@ def fitted(ours: Any, yours: Any) -> Any:
 @contextmanager
 def swapped(swaps: Swaps) -> Iterator[None]:
     """Meanwhile every module of the course has the new thing under each name of the old one."""
+    old = {*map(id, swaps)}  # not everything that has a name can be looked up
     changes = [
         (module, name, value)
         for module in list(sys.modules.values())
         if module.__name__.startswith("tiny_transformer.") and module.__name__ != __name__
         for name, value in vars(module).items()
-        if inspect.isroutine(value) or inspect.isclass(value)
-        if value in swaps
+        if id(value) in old
     ]
     for module, name, value in changes:
         setattr(module, name, swaps[value])

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -113,7 +113,9 @@ class Grades:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo
     ) -> pytest.TestReport:
-        report = yield
+        left_out = self.trial or variant_of(item) == "exercises" and not self.asked
+        with self.tracebacks_left_out() if left_out else nullcontext():
+            report = yield
         if self.trial is not None:
             if report.failed:
                 self.trial.error = call.excinfo.value
@@ -213,12 +215,11 @@ class Grades:
 
     def tried(self, item: pytest.Item, nextitem: pytest.Item | None, recorder: Recorder) -> "Trial":
         trial = self.trial = Trial(recorder)
-        style, self.config.option.tbstyle = self.config.option.tbstyle, "value"  # others take long
         try:
             item._initrequest()
             runtestprotocol(item, log=False, nextitem=nextitem)
         finally:
-            self.trial, self.config.option.tbstyle = None, style
+            self.trial = None
         return trial
 
     def place(self, folder: str, exercise: str) -> str:
@@ -255,12 +256,25 @@ class Grades:
         for line in progress.to_compare(self.root, folders, before, results):
             terminalreporter.write_line(line)
 
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants to see the tracebacks of yours."""
+        option = self.config.getoption
+        return option("tbstyle", "auto") != "auto" or option("verbose", 0) > 0
+
+    @contextmanager
+    def tracebacks_left_out(self) -> Iterator[None]:
+        """Meanwhile pytest does not parse whole files to show where a test has failed."""
+        style = self.config.getoption("tbstyle", "auto")
+        self.config.option.tbstyle = "value"
+        yield
+        self.config.option.tbstyle = style
+
     @contextmanager
     def failures_hidden(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
         """Meanwhile pytest shows no tracebacks of yours, unless it was asked for them."""
-        asked = self.config.option.tbstyle != "auto" or self.config.option.verbose > 0
         stats = {name: terminalreporter.stats.get(name, []) for name in ("failed", "error")}
-        for name, reports in stats.items() if not asked else ():
+        for name, reports in stats.items() if not self.asked else ():
             terminalreporter.stats[name] = [
                 report for report in reports if ("yours", True) not in properties(report)
             ]

@@ -213,11 +213,15 @@ def marked(node: ast.FunctionDef | ast.ClassDef) -> str | None:
 def definitions(file: Path) -> dict[str, ast.stmt]:
     """What a file defines or imports, by its name there; nothing if it cannot be parsed."""
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8-sig"), str(file))  # some editors mark it
+        return defined_in(file.read_text(encoding="utf-8-sig"))  # some editors mark it
     except (OSError, ValueError, SyntaxError, RecursionError):
         return {}
+
+
+@cache
+def defined_in(text: str) -> dict[str, ast.stmt]:
     found = {}
-    for node in tree.body:
+    for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found[node.name] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign):

@@ -72,7 +72,7 @@ def run(root: Path, wanted: Wanted, width: int) -> Answer:
     files = sorted({str(root / test.partition("::")[0]) for test in tests})
     listener, said = Listener(root, wanted), io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
-        status = pytest.main(["-q", "--tb=no", f"--rootdir={root}", *files], plugins=[listener])
+        status = pytest.main(["-q", f"--rootdir={root}", *files], plugins=[listener])
     answer = Answer(ungraded=list(listener.ungraded), broken=listener.broken)
     if listener.grades is None or status not in (0, 1, 5):
         answer.broken = answer.broken or said.getvalue().strip()
