@@ -22,7 +22,7 @@ class Muon(AdamW):
 
     def update(self, group: dict) -> None:
         if "momentum" not in group:
-            return super().update(group)
+            return self.update_in_one_pass(group)
         alike = defaultdict(list)  # matrices of one shape, orthogonalized in one product
         for p in (p for p in group["params"] if p.grad is not None):
             alike[p.shape].append(p)
@@ -39,6 +39,30 @@ class Muon(AdamW):
             for p, step in zip(params, steps, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(step, alpha=size)
+
+    def update_in_one_pass(self, group: dict) -> None:
+        """As AdamW, which would go through the memory of large tables ten times."""
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = dict(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            self.state[p]["step"] += 1
+        states = [self.state[p] for p in params]
+        torch._fused_adamw_(
+            params,
+            [p.grad for p in params],
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
+            [],
+            [torch.tensor(float(self.state[p]["step"]), device=p.device) for p in params],
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 # The first three quintics of Polar Express (Amsel et al. 2025). Together they take singular values

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
-from tiny_transformer.training.muon import QUINTICS, orthogonalize
-from tiny_transformer.training.reference import TrainConfig, make_optimizer, training_steps
+from tiny_transformer.training.muon import QUINTICS, Muon, orthogonalize
+from tiny_transformer.training.reference import AdamW, TrainConfig, make_optimizer, training_steps
 
 SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
 BRIEF = TrainConfig(batch_size=4, max_steps=6, warmup_steps=2, optimizer="muon")
@@ -46,6 +46,22 @@ def test_takes_the_matrices_inside_the_blocks_and_leaves_adamw_the_rest():
     assert sorted(inner) == sorted(id(p) for p in model.blocks.parameters() if p.dim() == 2)
     everything = [id(p) for group in groups for p in group["params"]]
     assert sorted(everything) == sorted(id(p) for p in model.parameters())
+
+
+def test_elsewhere_it_is_adamw():
+    torch.manual_seed(0)
+    ours, theirs = (TinyTransformerLM(SMALL) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    options = dict(lr=1e-2, betas=(0.8, 0.95), weight_decay=0.3)
+    optimizers = Muon(ours.parameters(), **options), AdamW(theirs.parameters(), **options)
+    for seed in range(4):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            torch.manual_seed(seed)
+            for p in model.parameters():
+                p.grad = torch.randn_like(p)
+            model.ln_f.bias.grad = None if seed == 1 else model.ln_f.bias.grad
+            optimizer.step()
+    torch.testing.assert_close(weights(ours), weights(theirs))
 
 
 def test_its_state_has_the_names_that_checkpoints_have():
