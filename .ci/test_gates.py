@@ -181,6 +181,13 @@ def test_a_module_needs_none_above_it(course, n):
     assert done.returncode == 0, done.stdout
 
 
+def test_a_learner_s_run_of_a_module_has_no_test_of_the_machinery():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "00_setup"]
+    collected = subprocess.check_output(command, cwd=ROOT, encoding="utf-8").splitlines()
+    files = {line.partition("::")[0] for line in collected if "::" in line}
+    assert files == {"00_setup/tests/test_setup.py", "00_setup/theory.md"}
+
+
 @pytest.mark.timeout(600)
 def test_the_solved_set_passes_everything_and_trains(course):
     root, run = course

@@ -91,7 +91,7 @@ PRESETS = {
     ),
     "cpu": RunConfig(
         device="cpu",
-        model=ModelConfig(positions="rope", bias=False),
+        model=ModelConfig(positions="rope", bias=False, ngrams=4096),
         train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3),
     ),
     "fast": FAST,

@@ -43,11 +43,6 @@ TOKENS = torch.randint(11, (300,), generator=torch.Generator().manual_seed(0))
 OF_TOKENS = [habit for habit in HABITS if habit not in (keeps_the_graph, keeps_the_dtype)]
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def small_model(**changes):
     return TinyTransformerLM(dataclasses.replace(SMALL, **changes))
 

@@ -39,11 +39,6 @@ every_position = pytest.mark.parametrize("positions", ["learned", "sinusoidal", 
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def small_model(**changes):
     """A model with opinions: fresh weights would give all tokens nearly the same score."""
     model = build(dataclasses.replace(SMALL, **changes)).eval()
