@@ -16,6 +16,7 @@ import tyro
 from torch import Tensor, nn
 
 from tiny_transformer.capstone import doors
+from tiny_transformer.capstone.explore import open_page, write_explorer
 from tiny_transformer.capstone.guide import Start, help_of_training, to_try
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import eager_unless_compiled, rehearse, your_parts
@@ -174,11 +175,7 @@ class Sample:
             check_number("--top-p", self.top_p, above=0, most=1)
 
     def __call__(self) -> int:
-        if self.run or list(RUNS.glob("*/config.toml")):
-            run = chosen(self.run)
-        else:
-            run = PRETRAINED
-            print("not trained yet: this is the model that comes with the course", file=sys.stderr)
+        run = pretrained_unless(self.run)
         config = replace(read_run_config(run), mine=self.mine)
         voice = Voice(sure=not self.mine)
         with exercises(config, doors.of_model(config.model), partial(self.text, run, 2)):
@@ -301,6 +298,30 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Write one HTML file that shows the model from inside as it reads what you type, and open it.
+
+    It holds the weights and needs no server: send it to a friend.
+    """
+
+    run: Path | None = None
+    """The run folder. By default the newest run, or the pretrained model where there is none."""
+    out: Path | None = None
+    """The file. By default explore.html in the run folder, or in runs/ for the pretrained model."""
+    open: bool = True
+    """Open it in the browser."""
+
+    def __call__(self) -> int:
+        run = pretrained_unless(self.run)
+        out = self.out or (RUNS if run == PRETRAINED else run) / "explore.html"
+        write_explorer(run, out)
+        print(visible(str(out)))
+        if self.open:
+            open_page(out)
+        return 0
+
+
+@dataclass(frozen=True)
 class Verify:
     """Check that a run is what it says it is: a table, and exit status 1 if anything is not."""
 
@@ -333,6 +354,7 @@ def parse(args: list[str]) -> Callable[..., int]:
             | Annotated[Sample, tyro.conf.subcommand("sample")]
             | Annotated[Gallery, tyro.conf.subcommand("gallery")]
             | Annotated[Export, tyro.conf.subcommand("export")]
+            | Annotated[Explore, tyro.conf.subcommand("explore")]
             | Annotated[Verify, tyro.conf.subcommand("verify")]
             | Annotated[Learn, tyro.conf.subcommand("learn")]
             | Annotated[Hint, tyro.conf.subcommand("hint")]
@@ -421,6 +443,14 @@ def chosen(run: Path | None) -> Path:
     if not (run / "config.toml").exists():
         raise ValueError(f"--run: no run at {run}; tiny-transformer train makes one")
     return run
+
+
+def pretrained_unless(run: Path | None) -> Path:
+    """The run asked for, else the newest, else the model that comes with the course."""
+    if run or list(RUNS.glob("*/config.toml")):
+        return chosen(run)
+    print("not trained yet: this is the model that comes with the course", file=sys.stderr)
+    return PRETRAINED
 
 
 def newest_run() -> Path:

@@ -1,0 +1,190 @@
+// Runs the model beside the page, which never waits for it. Each message {id, kind, ...} is
+// answered by one of the same id; what a newer one of its kind makes useless is dropped midway.
+
+import { KVCache, TinyTransformerLM, spent, stable_softmax } from "./model.js";
+import { applyRules, drawn_at, uniform, window_start } from "./sampling.js";
+
+const CHUNK = 8; // positions that are read before the worker looks whether there is news
+const kinds = { load, use, read, inside, draw };
+const past = { load: "loaded", use: "used", read: "read", inside: "inside", draw: "drawn" };
+const newest = {}; // of each kind, the last message's id
+let data, models, model;
+let text; // the last one that was read
+let uncut; // the last one read by the whole model
+let before = Promise.resolve();
+
+self.onmessage = ({ data: message }) => {
+  newest[message.kind] = message.id;
+  before = before.then(() => answer(message));
+};
+
+async function answer({ id, kind, ...request }) {
+  const useless = () => newest[kind] !== id;
+  try {
+    const reply = useless() ? null : await kinds[kind](request, useless);
+    if (reply) self.postMessage({ id, kind: past[kind], ...reply }, buffersOf(reply));
+    else self.postMessage({ id, kind: "cancelled" });
+  } catch (error) {
+    self.postMessage({ id, kind: "error", message: error.message });
+  }
+}
+
+function load(request) {
+  data = request.data;
+  models = data.weights.map(() => null);
+  use({ snapshot: data.weights.length - 1 });
+  const { max_len, n_layers, n_heads, vocab_size } = data.config;
+  const parameters = data.weights.at(-1).reduce((n, { shape }) => n + size(shape), 0);
+  return {
+    parameters,
+    context: max_len,
+    layers: n_layers,
+    heads: n_heads,
+    vocab: vocab_size,
+    snapshots: models.length,
+  };
+}
+
+function use({ snapshot }) {
+  models[snapshot] ??= new TinyTransformerLM(data.config, unpacked(data.weights[snapshot]));
+  model = models[snapshot];
+  text = uncut = null;
+  return {};
+}
+
+async function read({ tokens, off }, useless) {
+  const cost = await catchUp(tokens, off, useless);
+  if (!cost) return null;
+  const { n_layers, n_heads, vocab_size } = model.config;
+  const T = text.logits.length;
+  const logits = new Float32Array(T * vocab_size);
+  text.logits.forEach((row, t) => logits.set(row, t * vocab_size));
+  const attention = new Float32Array(n_layers * n_heads * T * T);
+  text.weights.forEach((rows, t) => {
+    rows.forEach((row, head) => attention.set(row, (head * T + t) * T));
+  });
+  return { logits, attention, start: text.start, ...cost };
+}
+
+// The position `at` is read once more, with the keys before it, and looked at on its way.
+function inside({ at }) {
+  const { vocab_size } = model.config;
+  const seen = { stream: [], attention: [], feed_forward: [] };
+  const whole = text.cache.length;
+  text.cache.length = at - text.start;
+  try {
+    const tokens = text.tokens.slice(0, at - text.start + 1);
+    model.forward(tokens, text.cache, text.off, (what, _, x) => seen[what]?.push(x.slice()));
+  } finally {
+    text.cache.length = whole;
+  }
+  const spoken = seen.stream.map((x) => stable_softmax(model.head.forward(model.ln_f.forward(x))));
+  return {
+    lens: spoken,
+    norms: seen.stream.map(lengthOf),
+    attention: seen.attention.map(lengthOf),
+    mlp: seen.feed_forward.map(lengthOf),
+  };
+}
+
+async function draw({ tokens, off, cache = true, seed, step, ...rules }, useless) {
+  const kept = [text, uncut];
+  if (!cache) text = uncut = null; // everything is read again, as if nothing were kept
+  const cost = await catchUp(tokens, off, useless);
+  const logits = text.logits.at(-1);
+  const filled = cache ? text.cache.length : 0;
+  if (!cache) [text, uncut] = kept;
+  if (!cost) return null;
+  const { probabilities, cut } = applyRules(logits, rules);
+  const token = drawn_at(uniform(seed, step), probabilities);
+  return {
+    token,
+    probabilities,
+    cut,
+    kept: cut.map((rule) => !rule),
+    chance: probabilities[token],
+    cache: { filled, of: model.config.max_len },
+    ...cost,
+  };
+}
+
+// Reads what is new of the tokens; what has been read stays in the cache, as long as the window
+// and what is switched off are the same. -> what it took, or null where it became useless.
+async function catchUp(tokens, off = { heads: [], mlps: [] }, useless = () => false) {
+  const start = window_start(tokens.length, model.config.max_len);
+  const window = tokens.slice(start);
+  const whole = off.heads.length + off.mlps.length === 0;
+  if (whole && uncut) text = uncut;
+  if (!text || text.start !== start || JSON.stringify(text.off) !== JSON.stringify(off)) {
+    text = { start, off, tokens: [], logits: [], weights: [], cache: new KVCache(model.config) };
+  }
+  if (whole) uncut = text;
+  const reading = text;
+  let cached = reading.tokens.findIndex((token, t) => token !== window[t]);
+  if (cached < 0) cached = reading.tokens.length;
+  keep(reading, cached);
+  const began = performance.now();
+  const already = spent.multiplications;
+  while (reading.tokens.length < window.length) {
+    readMore(reading, window.slice(0, reading.tokens.length + CHUNK));
+    await pause();
+    if (useless()) return null;
+  }
+  return { ms: performance.now() - began, multiplications: spent.multiplications - already, cached };
+}
+
+function keep(reading, length) {
+  reading.tokens.length = reading.logits.length = reading.weights.length = length;
+  reading.cache.length = length;
+}
+
+function readMore(reading, tokens) {
+  const { vocab_size, n_heads } = model.config;
+  const first = reading.tokens.length;
+  const T = tokens.length - first;
+  for (let t = 0; t < T; t++) reading.weights.push([]);
+  const logits = model.forward(tokens, reading.cache, reading.off, (what, _, numbers) => {
+    if (what !== "weights") return;
+    const S = tokens.length; // numbers are (n_heads, T, S)
+    for (let row = 0; row < n_heads * T; row++) {
+      const t = first + (row % T);
+      reading.weights[t].push(numbers.subarray(row * S, row * S + t + 1));
+    }
+  });
+  for (let t = 0; t < T; t++) {
+    reading.logits.push(logits.subarray(t * vocab_size, (t + 1) * vocab_size));
+  }
+  reading.tokens = tokens;
+}
+
+function unpacked(tensors) {
+  return Object.fromEntries(tensors.map(({ name, dtype, data }) => [name, floats(dtype, data)]));
+}
+
+function floats(dtype, base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  if (dtype === "float32") return new Float32Array(bytes.buffer);
+  const halves = new Uint16Array(bytes.buffer); // bfloat16: the upper half of a float32
+  return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+}
+
+function size(shape) {
+  return shape.reduce((product, n) => product * n, 1);
+}
+
+function lengthOf(x) {
+  return Math.hypot(...x);
+}
+
+function buffersOf(reply) {
+  return Object.values(reply).filter(ArrayBuffer.isView).map((view) => view.buffer);
+}
+
+// Lets messages in that have come meanwhile.
+const channel = new MessageChannel();
+function pause() {
+  return new Promise((resolve) => {
+    channel.port1.onmessage = resolve;
+    channel.port2.postMessage(null);
+  });
+}
