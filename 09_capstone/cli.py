@@ -43,6 +43,7 @@ RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
 DRAFT_FROM = 2_000_000  # characters of the corpus: its table takes a hundred times as many bytes
+LINE = "But, soft! what light through yonder window breaks?"
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
 
 
@@ -314,7 +315,8 @@ class Explore:
     def __call__(self) -> int:
         run = pretrained_unless(self.run)
         out = self.out or (RUNS if run == PRETRAINED else run) / "explore.html"
-        write_explorer(run, out)
+        title = "The model in the box" if run == PRETRAINED else run.resolve().name
+        write_explorer(run, out, title, partial(beginnings, run, usual=(LINE,)))
         print(visible(str(out)))
         if self.open:
             open_page(out)
@@ -460,11 +462,11 @@ def newest_run() -> Path:
     return runs[-1].parent
 
 
-def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
+def beginnings(run: Path, tokenizer: CharTokenizer, usual: tuple[str, ...] = PROMPTS) -> list[str]:
     """The usual prompts whose characters the model knows, else beginnings of its own lines."""
     known = characters_of(tokenizer)
-    if usual := [prompt for prompt in PROMPTS if set(prompt) <= set(known)]:
-        return usual
+    if readable := [prompt for prompt in usual if set(prompt) <= set(known)]:
+        return readable
     lines = []
     with suppress(CorpusError):  # the text is somewhere else by now
         lines = [line[:20] for line in text_of(run, 100_000).splitlines() if line.strip()]

@@ -12,27 +12,32 @@ import os
 import re
 import sys
 import webbrowser
+import zlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tiny_transformer.capstone.reference import load_run
+from tiny_transformer.capstone.guide import preset_of
+from tiny_transformer.capstone.reference import best_checkpoint, load_run
 from tiny_transformer.capstone.report import read_records
 from tiny_transformer.capstone.session import as_saved, check_settings
-from tiny_transformer.engineering.config import PRESETS, RunConfig, read_run_config
-from tiny_transformer.engineering.expected import check_weights
+from tiny_transformer.embeddings.reference import CharTokenizer
+from tiny_transformer.engineering.config import read_run_config
+from tiny_transformer.engineering.expected import check_like, check_weights
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, replace_file
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 
 SOURCES = Path(__file__).with_name("explorer")
-PRETRAINED = Path(__file__).with_name("pretrained")
-EXAMPLE = "But, soft! what light through yonder window breaks?"
+Beginnings = Callable[[CharTokenizer], list[str]]
 LARGEST = 20_000_000  # bytes of the whole file
 FLOAT32_UP_TO = 8_000_000  # bytes of weights
-MOMENTS = 8  # snapshots, at most
+MOMENTS = 8  # weights from so many steps, at most
+DIGITS = np.array([c for c in range(40, 127) if c not in b"<\\"], dtype=np.uint8)  # 85 of them
 IMPORT = re.compile(r'^import [^;]*?"\./([\w-]+\.js)";\n', re.M)
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
@@ -40,80 +45,133 @@ POLICY = (
 )
 
 
-def write_explorer(run: Path, out: Path) -> None:
-    """Write the page of a run to the file `out`."""
-    data = described(run)
+def write_explorer(run: Path, out: Path, title: str, beginnings: Beginnings) -> None:
+    """Write the page of a run to the file `out`. `beginnings` gives texts that its model can read.
+
+    Raises:
+        FileNotFoundError: if there is no run, or it has not reached its first checkpoint.
+        ValueError: if a checkpoint is damaged or of another run, or too large for a page.
+    """
+    data = {"title": title, **described(run, beginnings)}
+    found = len(data["snapshots"])
+    for count in range(found, 0, -1):
+        file = page(with_fewer(data, count))
+        if len(file) <= LARGEST:
+            break
+    else:
+        raise ValueError(
+            f"with the weights of {run} the page would have {len(file) / 1e6:.1f} MB, and it may "
+            f"have {LARGEST / 1e6:.0f}: train a smaller model"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, page(data).encode())
+    replace_file(out, file)
 
 
-def described(run: Path) -> dict[str, Any]:
+def described(run: Path, beginnings: Beginnings) -> dict[str, Any]:
+    """All that the page shows of a run, the weights included."""
     model, tokenizer = load_run(run)
     config = read_run_config(run)
-    records = read_records(MetricsLog(run / "metrics.jsonl"))
-    state = load_checkpoint(run / "best" if (run / "best").exists() else run / "last")
-    own, rounding = packed(model, state["model"])
+    records = {record["step"]: record for record in read_records(MetricsLog(run / "metrics.jsonl"))}
+    path, own = best_checkpoint(run)
+    last = moment(path, own, records)
+    kind, said = rounding(own["model"])
     moments, weights = [], []
-    for path in sorted(run.glob("snapshots/step-*")):
-        moment, snapshot = packed_snapshot(path, model, config)
-        moments.append(moment)
-        weights.append(snapshot)
-    moments.append({"step": state.get("step"), "val_loss": state.get("val_loss")})
-    weights.append(own)
+    for path in spread(checkpoints_before(last["step"], run), MOMENTS - 1):
+        state = load_checkpoint(path)
+        check_settings(state, as_saved(config), path, only="model.")
+        check_weights(state["model"], model)
+        moments.append(moment(path, state, records))
+        weights.append(packed(model, state["model"], torch.bfloat16))
     return {
-        "title": "The model in the box" if run == PRETRAINED else f"The run {run.name}",
-        "examples": [EXAMPLE],
-        "home": "",
         "config": asdict(model.config),
         "characters": tokenizer.characters,
-        "run": {"preset": preset_of(config), "name": run.name, **moments[-1]},
-        "said": [rounding],
-        "snapshots": moments,
-        "losses": [[r["step"], r["val_loss"]] for r in records if "val_loss" in r],
-        "weights": weights,
+        "run": {"preset": preset_of(config.model), **last},
+        "said": [said],
+        "examples": beginnings(tokenizer),
+        "home": "",
+        "losses": [[step, r["val_loss"]] for step, r in records.items() if "val_loss" in r],
+        "snapshots": [*moments, last],
+        "weights": [*weights, packed(model, own["model"], kind)],
     }
 
 
-def preset_of(config: RunConfig) -> str | None:
-    return next((name for name, preset in PRESETS.items() if preset.model == config.model), None)
-
-
-def packed(model: TinyTransformerLM, stored: dict[str, Tensor]) -> tuple[list[dict], str]:
-    """The weights of a model, each once, and a sentence on how they were rounded."""
-    weights = {name: stored[name] for name, _ in model.named_parameters()}  # a tied one once
-    kinds = {weight.dtype for weight in weights.values()}
-    if kinds == {torch.bfloat16}:
-        dtype, said = torch.bfloat16, "The weights are in bfloat16, as the run has them."
-    elif 4 * sum(weight.numel() for weight in weights.values()) <= FLOAT32_UP_TO:
-        dtype, said = torch.float32, "The weights are in float32, as the run has them."
-    else:
-        dtype = torch.bfloat16
-        said = "The weights are rounded to bfloat16: in float32 they take more than 8 MB."
-    tensors = [
-        {
-            "name": name,
-            "shape": list(weight.shape),
-            "dtype": str(dtype).removeprefix("torch."),
-            "data": base64.b64encode(bytes_of(weight.to(dtype))).decode(),
+def checkpoints_before(step: int, run: Path) -> list[Path]:
+    """Those of a folder `snapshots/`, else the numbered ones, in the order of their steps."""
+    for folder in ("snapshots", "checkpoints"):
+        numbered = {
+            int(path.name[5:]): path
+            for path in run.glob(f"{folder}/step-*")
+            if re.fullmatch(r"step-\d{1,18}", path.name)
         }
-        for name, weight in weights.items()
-    ]
-    return tensors, said
+        if numbered:
+            return [numbered[number] for number in sorted(numbered) if number < step]
+    return []
 
 
-def packed_snapshot(path: Path, model: TinyTransformerLM, config: RunConfig) -> tuple[dict, list]:
-    state = load_checkpoint(path)
-    check_settings(state, as_saved(config), path, only="model.")
-    check_weights(state["model"], model)
-    tensors, _ = packed(model, state["model"])
-    return {"step": state["step"]}, tensors
+def spread(items: list[Any], count: int) -> list[Any]:
+    """So many of the items at most, evenly, the last among them."""
+    gaps = max(1, min(count, len(items)) - 1)
+    last = len(items) - 1
+    return [items[last - round(i * last / gaps)] for i in range(min(count, len(items)))][::-1]
 
 
-def bytes_of(weight: Tensor) -> bytes:
-    return weight.contiguous().view(torch.uint8).numpy().tobytes()
+def with_fewer(data: dict[str, Any], count: int) -> dict[str, Any]:
+    """The same with the weights of so many moments, and a sentence if any are left out."""
+    found = len(data["snapshots"])
+    said = [f"Of {found} moments of its training {count} are here: a page has room for 20 MB."]
+    return {
+        **data,
+        "said": data["said"] + said * (count < found),
+        "snapshots": spread(data["snapshots"], count),
+        "weights": spread(data["weights"], count),
+    }
 
 
-def page(data: dict[str, Any]) -> str:
+def moment(path: Path, state: dict[str, Any], records: dict[int, dict]) -> dict[str, Any]:
+    """The step of a checkpoint and its losses, as far as it or the run's metrics know them."""
+    check_like(state.get("step"), 0, f"{path.name}/step")
+    known = {**records.get(state["step"], {}), **state}
+    losses = {name: known.get(name) for name in ("train_loss", "val_loss")}
+    for name, loss in losses.items():
+        if loss is not None:
+            check_like(loss, 0.0, f"{path.name}/{name}")
+    return {"step": state["step"], **losses}
+
+
+def rounding(weights: dict[str, Tensor]) -> tuple[torch.dtype, str]:
+    """In what the weights are written, and a sentence about it."""
+    if {weight.dtype for weight in weights.values()} == {torch.bfloat16}:
+        return torch.bfloat16, "The weights are in bfloat16, as the run has them."
+    if 4 * sum(weight.numel() for weight in weights.values()) <= FLOAT32_UP_TO:
+        return torch.float32, "The weights are in float32, as the run has them."
+    return torch.bfloat16, "The weights are rounded to bfloat16; in float32 they take over 8 MB."
+
+
+def packed(
+    model: TinyTransformerLM, weights: dict[str, Tensor], kind: torch.dtype
+) -> dict[str, Any]:
+    """The weights as text, five characters for four bytes, which `unpack` of worker.js reads.
+
+    All first bytes come before all second ones: those with the exponents are much alike, and a
+    Huffman code takes a third less for them.
+    """
+    names = [name for name, _ in model.named_parameters()]  # tied weights once
+    flat = torch.cat([weights[name].flatten().to(kind) for name in names])
+    planes = flat.view(torch.uint8).view(-1, flat.itemsize).t().contiguous().numpy().tobytes()
+    code = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    data = code.compress(planes) + code.flush()
+    words = np.frombuffer(data + bytes(-len(data) % 4), dtype=">u4")
+    digits = words[:, None] // 85 ** np.arange(4, -1, -1) % 85
+    return {
+        "tensors": [[name, list(weights[name].shape)] for name in names],
+        "kind": str(kind).removeprefix("torch."),
+        "bytes": len(data),
+        "data": DIGITS[digits].tobytes().decode(),
+    }
+
+
+def page(data: dict[str, Any]) -> bytes:
+    """`page.html` with its style, its scripts and the data, none of which can end its element."""
     style = (SOURCES / "page.css").read_text(encoding="utf-8")
     script, worker = joined("page.js"), joined("worker.js")
     policy = POLICY.format(script=digest(script), style=digest(style))
@@ -126,7 +184,8 @@ def page(data: dict[str, Any]) -> str:
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
     source = (SOURCES / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source)
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source)
+    return text.encode(errors="replace")  # the name of a folder may be any bytes
 
 
 def joined(entry: str) -> str:

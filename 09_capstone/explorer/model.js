@@ -204,10 +204,25 @@ class Linear {
     const d_out = weight.length / d_in;
     const y = new Float32Array((x.length / d_in) * d_out);
     for (let row = 0, n = 0; row < x.length; row += d_in) {
-      for (let o = 0; o < d_out; o++) {
-        y[n++] = dot(x, row, weight, o * d_in, d_in) + (bias ? bias[o] : 0);
+      let o = 0;
+      for (; o + 3 < d_out; o += 4) {
+        let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        const o0 = o * d_in, o1 = o0 + d_in, o2 = o1 + d_in, o3 = o2 + d_in;
+        for (let i = 0; i < d_in; i++) {
+          const value = x[row + i];
+          s0 += value * weight[o0 + i];
+          s1 += value * weight[o1 + i];
+          s2 += value * weight[o2 + i];
+          s3 += value * weight[o3 + i];
+        }
+        y[n++] = s0;
+        y[n++] = s1;
+        y[n++] = s2;
+        y[n++] = s3;
       }
+      for (; o < d_out; o++) y[n++] = dot(x, row, weight, o * d_in, d_in);
     }
+    if (bias) for (let n = 0; n < y.length; n++) y[n] += bias[n % d_out];
     spent.multiplications += y.length * d_in;
     return y;
   }

@@ -29,14 +29,14 @@ async function answer({ id, kind, ...request }) {
   }
 }
 
-function load(request) {
+async function load(request) {
   data = request.data;
   models = data.weights.map(() => null);
-  use({ snapshot: data.weights.length - 1 });
+  await use({ snapshot: models.length - 1 });
   const { max_len, n_layers, n_heads, vocab_size } = data.config;
-  const parameters = data.weights.at(-1).reduce((n, { shape }) => n + size(shape), 0);
+  const numbers = data.weights.at(-1).tensors.map(([, shape]) => size(shape));
   return {
-    parameters,
+    parameters: numbers.reduce((a, b) => a + b),
     context: max_len,
     layers: n_layers,
     heads: n_heads,
@@ -45,8 +45,8 @@ function load(request) {
   };
 }
 
-function use({ snapshot }) {
-  models[snapshot] ??= new TinyTransformerLM(data.config, unpacked(data.weights[snapshot]));
+async function use({ snapshot }) {
+  models[snapshot] ??= new TinyTransformerLM(data.config, await unpacked(data.weights[snapshot]));
   model = models[snapshot];
   text = uncut = null;
   return {};
@@ -157,15 +157,41 @@ function readMore(reading, tokens) {
   reading.tokens = tokens;
 }
 
-function unpacked(tensors) {
-  return Object.fromEntries(tensors.map(({ name, dtype, data }) => [name, floats(dtype, data)]));
+// What `packed` of explore.py wrote: digits to bytes, their code undone, planes to numbers.
+async function unpacked({ tensors, kind, bytes, data }) {
+  const code = new Blob([fromDigits(data).subarray(0, bytes)]);
+  const planes = code.stream().pipeThrough(new DecompressionStream("deflate"));
+  const numbers = floats(new Uint8Array(await new Response(planes).arrayBuffer()), kind);
+  let end = 0;
+  return Object.fromEntries(
+    tensors.map(([name, shape]) => [name, numbers.subarray(end, (end += size(shape)))]),
+  );
 }
 
-function floats(dtype, base64) {
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  if (dtype === "float32") return new Float32Array(bytes.buffer);
-  const halves = new Uint16Array(bytes.buffer); // bfloat16: the upper half of a float32
-  return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+// Five digits of base 85 to four bytes; the digits are the characters from ( to ~ without < and \.
+function fromDigits(text) {
+  const bytes = new DataView(new ArrayBuffer((text.length / 5) * 4));
+  for (let i = 0, at = 0; i < text.length; at += 4) {
+    let word = 0;
+    for (let end = i + 5; i < end; i++) {
+      const code = text.charCodeAt(i);
+      word = word * 85 + code - 40 - (code > 60) - (code > 92);
+    }
+    bytes.setUint32(at, word);
+  }
+  return new Uint8Array(bytes.buffer);
+}
+
+// Of each number the first byte, then of each the second, and so on. bfloat16 is the upper half of
+// a float32.
+function floats(planes, kind) {
+  const width = kind === "bfloat16" ? 2 : 4;
+  const count = planes.length / width;
+  const bytes = new Uint8Array(4 * count);
+  for (let plane = 0; plane < width; plane++) {
+    for (let n = 0; n < count; n++) bytes[4 * n + 4 - width + plane] = planes[plane * count + n];
+  }
+  return new Float32Array(bytes.buffer);
 }
 
 function size(shape) {
