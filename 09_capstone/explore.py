@@ -33,6 +33,7 @@ from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, 
 from tiny_transformer.tiny_lm.reference import TinyTransformerLM
 
 SOURCES = Path(__file__).with_name("explorer")
+COURSE = "https://github.com/tiny-transformer/tiny-transformer"
 Beginnings = Callable[[CharTokenizer], list[str]]
 LARGEST = 20_000_000  # bytes of the whole file
 FLOAT32_UP_TO = 8_000_000  # bytes of weights
@@ -88,8 +89,9 @@ def described(run: Path, beginnings: Beginnings) -> dict[str, Any]:
         "run": {"preset": preset_of(config.model), **last},
         "said": [said],
         "examples": beginnings(tokenizer),
-        "home": "",
+        "home": COURSE,
         "losses": [[step, r["val_loss"]] for step, r in records.items() if "val_loss" in r],
+        "training": [[step, r["train_loss"]] for step, r in records.items()],
         "snapshots": [*moments, last],
         "weights": [*weights, packed(model, own["model"], kind)],
     }

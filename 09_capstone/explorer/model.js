@@ -5,7 +5,7 @@
 // in all. d_model is the width of the residual stream, d_head that of one head.
 
 export const spent = { multiplications: 0 };
-const NOTHING = { heads: [], mlps: [] };
+export const NOTHING = { heads: [], mlps: [] };
 
 export class TinyTransformerLM {
   constructor(config, weights) {

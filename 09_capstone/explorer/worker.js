@@ -1,7 +1,7 @@
 // Runs the model beside the page, which never waits for it. Each message {id, kind, ...} is
 // answered by one of the same id; what a newer one of its kind makes useless is dropped midway.
 
-import { KVCache, TinyTransformerLM, spent, stable_softmax } from "./model.js";
+import { KVCache, NOTHING, TinyTransformerLM, spent, stable_softmax } from "./model.js";
 import { applyRules, drawn_at, uniform, window_start } from "./sampling.js";
 
 const CHUNK = 8; // positions that are read before the worker looks whether there is news
@@ -9,8 +9,8 @@ const kinds = { load, use, read, inside, draw };
 const past = { load: "loaded", use: "used", read: "read", inside: "inside", draw: "drawn" };
 const newest = {}; // of each kind, the last message's id
 let data, models, model;
-let text; // the last one that was read
-let uncut; // the last one read by the whole model
+let whole, lesser; // the text as read by the whole model, and by one of which something is off
+let text; // whichever of them was read last
 let before = Promise.resolve();
 
 self.onmessage = ({ data: message }) => {
@@ -48,54 +48,49 @@ async function load(request) {
 async function use({ snapshot }) {
   models[snapshot] ??= new TinyTransformerLM(data.config, await unpacked(data.weights[snapshot]));
   model = models[snapshot];
-  text = uncut = null;
+  text = whole = lesser = null;
   return {};
 }
 
-async function read({ tokens, off }, useless) {
-  const cost = await catchUp(tokens, off, useless);
+async function read({ tokens, off = NOTHING }, useless) {
+  text = remembered(window_start(tokens.length, model.config.max_len), off);
+  const cost = await catchUp(text, tokens, useless);
   if (!cost) return null;
   const { n_layers, n_heads, vocab_size } = model.config;
-  const T = text.logits.length;
+  const T = text.tokens.length;
   const logits = new Float32Array(T * vocab_size);
-  text.logits.forEach((row, t) => logits.set(row, t * vocab_size));
   const attention = new Float32Array(n_layers * n_heads * T * T);
-  text.weights.forEach((rows, t) => {
-    rows.forEach((row, head) => attention.set(row, (head * T + t) * T));
-  });
+  for (let t = 0; t < T; t++) {
+    logits.set(text.logits[t], t * vocab_size);
+    text.weights[t].forEach((row, head) => attention.set(row, (head * T + t) * T));
+  }
   return { logits, attention, start: text.start, ...cost };
 }
 
 // The position `at` is read once more, with the keys before it, and looked at on its way.
 function inside({ at }) {
-  const { vocab_size } = model.config;
+  const length = text.cache.length;
+  const t = at - text.start;
+  if (t < 0 || t >= length) throw new Error(`position ${at} is not in the window that was read`);
   const seen = { stream: [], attention: [], feed_forward: [] };
-  const whole = text.cache.length;
-  text.cache.length = at - text.start;
-  try {
-    const tokens = text.tokens.slice(0, at - text.start + 1);
-    model.forward(tokens, text.cache, text.off, (what, _, x) => seen[what]?.push(x.slice()));
-  } finally {
-    text.cache.length = whole;
-  }
-  const spoken = seen.stream.map((x) => stable_softmax(model.head.forward(model.ln_f.forward(x))));
+  text.cache.length = t;
+  model.forward(text.tokens.slice(0, t + 1), text.cache, text.off, (what, _, x) => seen[what]?.push(x));
+  text.cache.length = length;
   return {
-    lens: spoken,
+    lens: seen.stream.map((x) => stable_softmax(model.head.forward(model.ln_f.forward(x)))),
     norms: seen.stream.map(lengthOf),
     attention: seen.attention.map(lengthOf),
     mlp: seen.feed_forward.map(lengthOf),
   };
 }
 
-async function draw({ tokens, off, cache = true, seed, step, ...rules }, useless) {
-  const kept = [text, uncut];
-  if (!cache) text = uncut = null; // everything is read again, as if nothing were kept
-  const cost = await catchUp(tokens, off, useless);
-  const logits = text.logits.at(-1);
-  const filled = cache ? text.cache.length : 0;
-  if (!cache) [text, uncut] = kept;
+async function draw({ tokens, off = NOTHING, cache = true, seed, step, ...rules }, useless) {
+  if (!tokens.length) throw new Error("there is nothing to continue: write a character first");
+  const start = window_start(tokens.length, model.config.max_len);
+  const reading = cache ? remembered(start, off) : unread(start, off);
+  const cost = await catchUp(reading, tokens, useless);
   if (!cost) return null;
-  const { probabilities, cut } = applyRules(logits, rules);
+  const { probabilities, cut } = applyRules(reading.logits.at(-1), rules);
   const token = drawn_at(uniform(seed, step), probabilities);
   return {
     token,
@@ -103,32 +98,35 @@ async function draw({ tokens, off, cache = true, seed, step, ...rules }, useless
     cut,
     kept: cut.map((rule) => !rule),
     chance: probabilities[token],
-    cache: { filled, of: model.config.max_len },
+    cache: { filled: cache ? reading.cache.length : 0, of: model.config.max_len },
     ...cost,
   };
 }
 
-// Reads what is new of the tokens; what has been read stays in the cache, as long as the window
-// and what is switched off are the same. -> what it took, or null where it became useless.
-async function catchUp(tokens, off = { heads: [], mlps: [] }, useless = () => false) {
-  const start = window_start(tokens.length, model.config.max_len);
-  const window = tokens.slice(start);
-  const whole = off.heads.length + off.mlps.length === 0;
-  if (whole && uncut) text = uncut;
-  if (!text || text.start !== start || JSON.stringify(text.off) !== JSON.stringify(off)) {
-    text = { start, off, tokens: [], logits: [], weights: [], cache: new KVCache(model.config) };
-  }
-  if (whole) uncut = text;
-  const reading = text;
+// What was read before by a model of which the same is off, if the window has not moved.
+function remembered(start, off) {
+  const part = off.heads.length + off.mlps.length > 0;
+  const known = part ? lesser : whole;
+  if (known?.start === start && JSON.stringify(known.off) === JSON.stringify(off)) return known;
+  return part ? (lesser = unread(start, off)) : (whole = unread(start, off));
+}
+
+function unread(start, off) {
+  return { start, off, tokens: [], logits: [], weights: [], cache: new KVCache(model.config) };
+}
+
+// Reads what is new of the tokens in the window. -> what it took, or null if it became useless.
+async function catchUp(reading, tokens, useless) {
+  const window = tokens.slice(reading.start);
   let cached = reading.tokens.findIndex((token, t) => token !== window[t]);
   if (cached < 0) cached = reading.tokens.length;
   keep(reading, cached);
   const began = performance.now();
   const already = spent.multiplications;
   while (reading.tokens.length < window.length) {
-    readMore(reading, window.slice(0, reading.tokens.length + CHUNK));
-    await pause();
+    if (reading.tokens.length > cached) await pause();
     if (useless()) return null;
+    readMore(reading, window.slice(0, reading.tokens.length + CHUNK));
   }
   return { ms: performance.now() - began, multiplications: spent.multiplications - already, cached };
 }

@@ -58,7 +58,8 @@ MODELS = {
 ASK = """async ([messages, atOnce]) => {
     const plain = (value) => ArrayBuffer.isView(value) ? [...value] :
         Array.isArray(value) ? value.map(plain) : value;
-    const answered = (message) => new Promise((resolve) => {
+    const answered = (message) => new Promise((resolve, reject) => {
+        worker.onerror = (event) => reject(new Error(event.message));
         const id = (globalThis.asked = (globalThis.asked ?? 0) + 1);
         worker.addEventListener("message", function hear({ data }) {
             if (data.id !== id) return;
@@ -168,17 +169,20 @@ class TestTheModelInThePage:
         assert agrees(model, other, edited) and agrees(model, other, same)
 
     def test_a_newer_text_ends_the_reading_of_an_older_one(self, ask):
-        model, tokens = random_model(CLASSIC), random_tokens(12)
+        long = replace(CLASSIC, max_len=512)
+        model, tokens = random_model(long), random_tokens(512)
         ask(load(model))
-        *older, newest = ask(read(tokens[:11]), read(tokens[1:]), read(tokens), at_once=True)
-        assert [reply["kind"] for reply in older] == ["cancelled", "cancelled"]
-        assert agrees(model, tokens, newest)
+        *older, newest = ask(*(read(tokens[i:]) for i in range(4)), at_once=True)
+        assert [reply["kind"] for reply in older] == 3 * ["cancelled"]
+        assert newest["kind"] == "read" and len(newest["logits"]) == 509 * SMALL["vocab_size"]
 
     def test_what_is_off_adds_nothing_and_the_whole_model_is_remembered(self, ask):
         model, tokens = random_model(CLASSIC), random_tokens(12)
         off = {"heads": [[0, 1], [1, 2]], "mlps": [1]}
-        _, _, cut, whole = ask(load(model), read(tokens), read(tokens, off=off), read(tokens))
-        assert whole["cached"] == 12 and agrees(model, tokens, whole)
+        _, _, cut, whole, same = ask(
+            load(model), read(tokens), read(tokens, off=off), read(tokens), read(tokens, off=off)
+        )
+        assert whole["cached"] == same["cached"] == 12 and agrees(model, tokens, whole)
         with torch.no_grad():
             for layer, head in off["heads"]:
                 at = slice(4 * head, 4 * head + 4)
