@@ -18,36 +18,42 @@ export function awayPanel(view) {
   byId("parts").style.setProperty("--heads", heads);
   byId("parts").append(...parts.flatMap(({ layer, head, button }) =>
     head ? [button] : head === 0 ? [element("span", { class: "layer", "aria-hidden": "true" }, `${layer}`), button] : [button]));
-  byId("all-back").addEventListener("click", () => view.allBack());
+  byId("all-back").addEventListener("click", () => view.read({ off: { heads: [], mlps: [] } }));
   byId("try-each").addEventListener("click", () => view.stop() || tryEach());
 
   // Each part alone is taken away for a moment, and what the loss rises by is written on it.
   async function tryEach() {
     const mine = view.begin();
     const { tokens, whole } = view;
+    const rises = [];
+    view.trying = true;
     byId("try-each").setAttribute("aria-pressed", "true");
     byId("try-each").textContent = "stop";
-    const rises = [];
     for (const { layer, head } of parts) {
-      if (!view.isOn(mine)) break;
       byId("try-note").textContent = `${rises.length} of ${parts.length} tried`;
       const off = head === null ? { heads: [], mlps: [layer] } : { heads: [[layer, head]], mlps: [] };
-      const reading = await view.ask("read", { tokens, off });
+      const reading = view.isOn(mine) && await view.ask("read", { tokens, off });
       if (!reading) break;
       rises.push(view.loss(reading) - view.loss(whole));
     }
-    const most = Math.max(...rises.map(Math.abs));
+    view.trying = false;
+    byId("try-each").setAttribute("aria-pressed", "false");
+    byId("try-each").textContent = "try each in turn";
+    byId("try-note").textContent = "";
+    if (view.tokens === tokens && rises.length === parts.length) tell(rises);
+    view.end(mine);
+    view.read();
+  }
+
+  function tell(rises) {
+    const most = Math.max(0.01, ...rises);
     rises.forEach((rise, i) => {
       parts[i].costs.textContent = signed(rise);
       parts[i].button.style.setProperty("--v", Math.max(0, rise) / most);
     });
     const [worst, next] = largest(rises, 2);
-    byId("try-note").textContent = rises.length < parts.length ? "" : "What the mean loss rises by, in nats, without that part alone. "
+    byId("try-note").textContent = "What the mean loss rises by, in nats, without that part alone. "
       + `Missed most: ${parts[worst].name}, then ${parts[next].name}.`;
-    byId("try-each").setAttribute("aria-pressed", "false");
-    byId("try-each").textContent = "try each in turn";
-    view.end(mine);
-    view.read();
   }
 
   function signed(rise) {

@@ -7,7 +7,7 @@ const MEANT = 20; // characters over which the costs are meant
 export function cachePanel(view) {
   const { n_layers: layers, d_model: width, max_len: context } = view.config;
   byId("cache").addEventListener("change", update);
-  byId("write-ten").addEventListener("click", () => view.stop() || view.write(10));
+  byId("write-ten").addEventListener("click", () => view.write(10));
   new ResizeObserver(update).observe(byId("cells"));
 
   // The first `filled` positions hold a key and a value, the last `added` of them new ones.

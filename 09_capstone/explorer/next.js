@@ -8,12 +8,13 @@ const TOLD = 60; // drawn characters that are told one by one
 
 export function nextPanel(view) {
   const vocabulary = view.characters.length;
+  let left = 0; // characters that are still to be written
   const slider = (name) => byId(name).valueAsNumber;
   byId("top-k").max = byId("top-k").value = vocabulary;
   for (const name of ["temperature", "top-k", "top-p"]) byId(name).addEventListener("input", update);
   byId("seed").addEventListener("change", () => view.forget());
-  byId("step").addEventListener("click", () => view.stop() || write(1));
-  byId("run").addEventListener("click", () => view.stop() || write(Infinity));
+  byId("step").addEventListener("click", () => left === Infinity ? view.stop() : write(1));
+  byId("run").addEventListener("click", () => left ? view.stop() : write(Infinity));
   byId("take-back").addEventListener("click", () => view.takeBack());
   view.write = write;
 
@@ -25,12 +26,15 @@ export function nextPanel(view) {
     };
   }
 
-  // Draw characters at the end of the text, until there are `count` or someone stops it.
+  // Draw characters at the end of the text until someone stops it. Those that are asked for while it
+  // writes come after the others.
   async function write(count) {
+    left += count;
+    if (left > count) return;
     const mine = view.begin();
     byId("run").setAttribute("aria-pressed", "true");
     byId("run").textContent = "stop";
-    for (let i = 0; i < count && view.tokens.length && view.isOn(mine); i++) {
+    for (; left > 0 && view.tokens.length && view.isOn(mine); left--) {
       const used = rules();
       const seed = Math.max(0, Math.floor(slider("seed") || 0));
       const kept = byId("cache").checked;
@@ -41,6 +45,7 @@ export function nextPanel(view) {
       await view.append({ ...drawn, rule: ruleOf(drawn, used) }, kept);
       await new Promise(requestAnimationFrame);
     }
+    left = 0;
     view.end(mine);
     byId("run").setAttribute("aria-pressed", "false");
     byId("run").textContent = "run";

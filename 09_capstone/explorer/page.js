@@ -5,11 +5,11 @@ import { awayPanel } from "./away.js";
 import { cachePanel } from "./cache.js";
 import { depthPanel } from "./depth.js";
 import { learnedPanel } from "./learned.js";
+import { NOTHING } from "./model.js";
 import { nextPanel } from "./next.js";
 import { byId, element, sign, softmax, whole } from "./show.js";
 import { encode, textPanel } from "./text.js";
 
-const ALL_ON = { heads: [], mlps: [] };
 const COSTS = 200; // drawn characters whose costs are kept
 
 // Every question is answered once: with a message, or with null where newer work came between.
@@ -41,10 +41,11 @@ const view = {
   data, config: data.config, characters: data.characters,
   ask: connect(byId("worker").textContent),
   tokens: [], unknown: new Map(), at: null, // the position looked at, counted from the text's first
-  off: ALL_ON, snapshot: data.snapshots.length - 1,
+  off: NOTHING, snapshot: data.snapshots.length - 1,
   whole: null, reading: null, inside: null, // read with everything, read without what is off, the depth
   drawn: [], costs: [], // what the model wrote at the end of the text, and what that took
-  writing: null,
+  pending: null, // changes of all these that wait for the worker
+  writing: null, trying: false,
 
   logits(at, reading = view.reading) {
     const row = at - reading.start;
@@ -72,21 +73,17 @@ const view = {
   end: (mine) => { if (view.writing === mine) view.writing = null; },
   stop: () => view.writing !== null && !(view.writing = null),
 
-  typed(text) {
+  // The position looked at is that before the caret.
+  typed(text, caret = text.length) {
     view.stop();
-    view.drawn = [];
     const { tokens, unknown } = encode(text, ids);
-    const kept = view.at !== null && view.at < view.tokens.length - 1 && view.at < tokens.length;
-    Object.assign(view, { tokens, unknown, at: kept ? view.at : tokens.length - 1 });
-    return view.read();
+    const before = encode(text.slice(0, caret), ids).tokens.length;
+    return view.read({ tokens, unknown, drawn: [], at: Math.max(0, before - 1) });
   },
   // What a character takes: with the cache the reading of it, without the reading of all for it.
   append(drawn, kept) {
-    view.drawn.push(drawn);
-    view.tokens = [...view.tokens, drawn.token];
-    view.at = view.tokens.length - 1;
     byId("text").value += data.characters[drawn.token];
-    return view.read((reading) => {
+    return view.read({ tokens: [...view.tokens, drawn.token], drawn: [...view.drawn, drawn], at: view.tokens.length }, (reading) => {
       const { ms, multiplications } = kept ? reading : drawn;
       view.costs = [...view.costs, { kept, ms, multiplications }].slice(-COSTS);
     });
@@ -106,42 +103,42 @@ const view = {
     look();
   },
   toggle(layer, head) {
-    const { heads, mlps } = view.off;
+    const { heads, mlps } = (view.pending ?? view).off;
     const without = (list, same) => list.some(same) ? list.filter((part) => !same(part)) : null;
-    view.off = head === null
+    view.read({ off: head === null
       ? { heads, mlps: without(mlps, (l) => l === layer) ?? [...mlps, layer] }
-      : { heads: without(heads, ([l, h]) => l === layer && h === head) ?? [...heads, [layer, head]], mlps };
-    view.read();
-  },
-  allBack() {
-    view.off = ALL_ON;
-    view.read();
+      : { heads: without(heads, ([l, h]) => l === layer && h === head) ?? [...heads, [layer, head]], mlps } });
   },
   async use(snapshot) {
     view.stop();
-    view.snapshot = snapshot;
-    if (await view.ask("use", { snapshot })) await view.read();
+    if (await view.ask("use", { snapshot })) await view.read({ snapshot });
   },
-  async read(count = () => {}) {
-    const { tokens, off } = view;
+
+  // Read the text again after a change. Until the answer comes all panels show what was before, and
+  // a change that comes meanwhile is added to those that wait.
+  async read(change = {}, count = () => {}) {
+    const next = view.pending = { tokens: view.tokens, off: view.off, at: view.at, ...view.pending, ...change };
+    const { tokens, off } = next;
     if (!tokens.length) {
-      Object.assign(view, { whole: null, reading: null, inside: null, at: null });
+      Object.assign(view, next, { whole: null, reading: null, inside: null, at: null, pending: null });
       return update();
     }
-    const everything = await view.ask("read", { tokens, off: ALL_ON });
+    const everything = await view.ask("read", { tokens, off: NOTHING });
     const some = everything && (off.heads.length || off.mlps.length) ? await view.ask("read", { tokens, off }) : everything;
-    if (!some || tokens !== view.tokens) return;
-    Object.assign(view, { whole: everything, reading: some, at: Math.max(view.at, some.start) });
+    if (!some || view.pending !== next) return;
+    Object.assign(view, next, { whole: everything, reading: some, at: Math.max(next.at, some.start), pending: null });
     count(some);
     update();
     await look();
   },
 };
 
+// The worker knows the inside of the text that it read last.
 async function look() {
-  const { at } = view;
-  const inside = view.reading && await view.ask("inside", { at });
-  if (!inside || at !== view.at) return;
+  const { at, reading } = view;
+  if (!reading || view.pending || view.trying) return;
+  const inside = await view.ask("inside", { at });
+  if (!inside || at !== view.at || reading !== view.reading) return;
   view.inside = { ...inside, at };
   depth();
 }

@@ -17,7 +17,7 @@ export function encode(text, ids) {
 
 export function textPanel(view) {
   const shown = strip(byId("surprise"), view.choose, note);
-  byId("text").addEventListener("input", () => view.typed(byId("text").value));
+  byId("text").addEventListener("input", () => view.typed(byId("text").value, byId("text").selectionStart));
 
   function note(at) {
     at ??= view.at;
