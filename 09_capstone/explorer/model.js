@@ -4,20 +4,24 @@
 // A tensor is a Float32Array, row after row. B is 1 and left out; T positions are new, S are there
 // in all. d_model is the width of the residual stream, d_head that of one head.
 
-export const spent = { multiplications: 0 };
+import { dot, product, spent, stable_softmax, sum } from "./arithmetic.js";
+
 export const NOTHING = { heads: [], mlps: [] };
 
 export class TinyTransformerLM {
   constructor(config, weights) {
-    this.config = { ...config, d_head: config.d_model / config.n_heads };
-    this.embedding = new TransformerEmbedding(this.config, weights);
-    this.blocks = Array.from(
-      { length: config.n_layers },
-      (_, layer) => new TransformerBlock(this.config, weights, layer),
-    );
-    this.ln_f = normOf(this.config, weights, "ln_f");
-    this.head = new Linear(weights, config.tie_weights ? "embedding.token" : "head", config.d_model);
-    this.rotation = config.positions === "rope" ? rotary_table(config.max_len, this.config.d_head) : null;
+    config = { ...config, d_head: config.d_model / config.n_heads };
+    this.config = config;
+    this.embedding = new TransformerEmbedding(config, weights);
+    this.blocks = [];
+    for (let layer = 0; layer < config.n_layers; layer++) {
+      this.blocks.push(new TransformerBlock(config, weights, layer));
+    }
+    this.ln_f = normOf(config, weights, "ln_f");
+    const head = config.tie_weights ? "embedding.token" : "head";
+    this.head = new Linear(weights, head, config.d_model);
+    const rope = config.positions === "rope";
+    this.rotation = rope ? rotary_table(config.max_len, config.d_head) : null;
   }
 
   // tokens (T), less those that the cache has read -> logits (T - cache.length, vocab_size).
@@ -32,22 +36,6 @@ export class TinyTransformerLM {
     });
     cache.length = tokens.length;
     return this.head.forward(this.ln_f.forward(x));
-  }
-}
-
-export class KVCache {
-  constructor({ n_layers, max_len, d_model }) {
-    const room = () => Array.from({ length: n_layers }, () => new Float32Array(max_len * d_model));
-    this.keys = room(); // of each layer (S, n_heads, d_head)
-    this.values = room();
-    this.width = d_model;
-    this.length = 0;
-  }
-
-  append(layer, k, v) {
-    this.keys[layer].set(k, this.length * this.width);
-    this.values[layer].set(v, this.length * this.width);
-    return [this.keys[layer], this.values[layer]];
   }
 }
 
@@ -94,7 +82,8 @@ class TransformerEmbedding {
     const { d_model, vocab_size, ngrams } = this.config;
     let number = tokens[t];
     this.tables.forEach((table, n) => {
-      number = (number * vocab_size + (tokens[t - n - 1] ?? 0)) % ngrams; // small enough to be exact
+      const before = tokens[t - n - 1] ?? 0;
+      number = (number * vocab_size + before) % ngrams; // the remainder at once: it stays exact
       for (let i = 0; i < d_model; i++) x[i] += 3 * table[number * d_model + i];
     });
   }
@@ -111,14 +100,14 @@ class TransformerBlock {
 
   // (T, d_model) -> (T, d_model)
   forward(x, rotation, cache, layer, off, watch) {
-    const heads = off.heads.filter(([l]) => l === layer).map(([, head]) => head);
-    const attended = this.attention.forward(this.ln_1.forward(x), rotation, cache, layer, heads, watch);
-    watch("attention", layer, attended);
-    x = sum(x, attended);
-    const fed = this.feed_forward.forward(this.ln_2.forward(x));
-    if (off.mlps.includes(layer)) fed.fill(0);
-    watch("feed_forward", layer, fed);
-    return sum(x, fed);
+    let added = this.ln_1.forward(x);
+    added = this.attention.forward(added, rotation, cache, layer, off.heads, watch);
+    watch("attention", layer, added);
+    x = sum(x, added);
+    added = this.feed_forward.forward(this.ln_2.forward(x));
+    if (off.mlps.includes(layer)) added.fill(0);
+    watch("feed_forward", layer, added);
+    return sum(x, added);
   }
 }
 
@@ -137,7 +126,7 @@ class MultiHeadAttention {
     let q = this.q_proj.forward(x); // (T, n_heads, d_head)
     let k = this.k_proj.forward(x);
     const v = this.v_proj.forward(x);
-    if (qk_norm) [q, k] = [rms_norm(q, d_head, FLOAT32_EPS), rms_norm(k, d_head, FLOAT32_EPS)];
+    if (qk_norm) [q, k] = [q, k].map((x) => rms_norm(x, d_head, 2 ** -23)); // float32's epsilon
     if (rotation) {
       apply_rotary(q, rotation, cache.length, d_model, d_head);
       apply_rotary(k, rotation, cache.length, d_model, d_head);
@@ -145,7 +134,7 @@ class MultiHeadAttention {
     const [keys, values] = cache.append(layer, k, v); // (S, n_heads, d_head)
     const [out, weights] = this.attend(q, keys, values, cache.length);
     watch("weights", layer, weights);
-    for (const head of off) {
+    for (const [, head] of off.filter(([of]) => of === layer)) {
       for (let i = head * d_head; i < out.length; i += d_model) out.fill(0, i, i + d_head);
     }
     return this.out_proj.forward(out);
@@ -162,15 +151,16 @@ class MultiHeadAttention {
     for (let head = 0; head < n_heads; head++) {
       for (let t = 0; t < T; t++) {
         const length = start + t + 1;
-        const row = weights.subarray((head * T + t) * S, (head * T + t) * S + length);
+        const row = weights.subarray((head * T + t) * S).subarray(0, length);
         const at = t * d_model + head * d_head;
         for (let s = 0; s < length; s++) {
           row[s] = dot(q, at, keys, s * d_model + head * d_head, d_head) / Math.sqrt(d_head);
         }
         stable_softmax(row);
         for (let s = 0; s < length; s++) {
+          const weight = row[s];
           const value = s * d_model + head * d_head;
-          for (let i = 0; i < d_head; i++) out[at + i] += row[s] * values[value + i];
+          for (let i = 0; i < d_head; i++) out[at + i] += weight * values[value + i];
         }
         spent.multiplications += 2 * length * d_head;
       }
@@ -200,31 +190,8 @@ class Linear {
 
   // (..., d_in) -> (..., d_out)
   forward(x) {
-    const { weight, bias, d_in } = this;
-    const d_out = weight.length / d_in;
-    const y = new Float32Array((x.length / d_in) * d_out);
-    for (let row = 0, n = 0; row < x.length; row += d_in) {
-      let o = 0;
-      for (; o + 3 < d_out; o += 4) {
-        let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        const o0 = o * d_in, o1 = o0 + d_in, o2 = o1 + d_in, o3 = o2 + d_in;
-        for (let i = 0; i < d_in; i++) {
-          const value = x[row + i];
-          s0 += value * weight[o0 + i];
-          s1 += value * weight[o1 + i];
-          s2 += value * weight[o2 + i];
-          s3 += value * weight[o3 + i];
-        }
-        y[n++] = s0;
-        y[n++] = s1;
-        y[n++] = s2;
-        y[n++] = s3;
-      }
-      for (; o < d_out; o++) y[n++] = dot(x, row, weight, o * d_in, d_in);
-    }
-    if (bias) for (let n = 0; n < y.length; n++) y[n] += bias[n % d_out];
-    spent.multiplications += y.length * d_in;
-    return y;
+    const y = product(x, this.weight, this.d_in);
+    return this.bias ? y.map((value, i) => value + this.bias[i % this.bias.length]) : y;
   }
 }
 
@@ -240,7 +207,8 @@ class RMSNorm {
   }
 
   forward(x) {
-    return rms_norm(x, this.weight.length, 1e-5).map((value, i) => value * this.weight[i % this.weight.length]);
+    const d_model = this.weight.length;
+    return rms_norm(x, d_model, 1e-5).map((value, i) => value * this.weight[i % d_model]);
   }
 }
 
@@ -258,15 +226,14 @@ class LayerNorm {
       for (let i = 0; i < d_model; i++) mean += x[row + i] / d_model;
       let variance = 0;
       for (let i = 0; i < d_model; i++) variance += (x[row + i] - mean) ** 2 / d_model;
+      const scale = 1 / Math.sqrt(variance + 1e-5);
       for (let i = 0; i < d_model; i++) {
-        y[row + i] = ((x[row + i] - mean) / Math.sqrt(variance + 1e-5)) * this.weight[i] + this.bias[i];
+        y[row + i] = (x[row + i] - mean) * scale * this.weight[i] + this.bias[i];
       }
     }
     return y;
   }
 }
-
-const FLOAT32_EPS = 2 ** -23;
 
 function rms_norm(x, width, eps) {
   const y = new Float32Array(x.length);
@@ -279,16 +246,6 @@ function rms_norm(x, width, eps) {
 
 function gelu(x) {
   return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
-}
-
-// In place: scores become probabilities.
-export function stable_softmax(scores) {
-  let highest = -Infinity;
-  for (const score of scores) highest = Math.max(highest, score);
-  let total = 0;
-  for (let s = 0; s < scores.length; s++) total += scores[s] = Math.exp(scores[s] - highest);
-  for (let s = 0; s < scores.length; s++) scores[s] /= total;
-  return scores;
 }
 
 // cos and sin of the angle of each pair of features at each position, (T, width / 2).
@@ -324,20 +281,18 @@ function apply_rotary(x, [cos, sin], start, d_model, d_head) {
   }
 }
 
-function sum(x, y) {
-  return x.map((value, i) => value + y[i]);
-}
-
-// Of n numbers of a from i on with those of b from j on. Four sums at a time, since a processor
-// begins the next product before the last is added.
-function dot(a, i, b, j, n) {
-  let s0 = 0, s1 = 0, s2 = 0, s3 = 0, k = 0;
-  for (; k + 3 < n; k += 4) {
-    s0 += a[i + k] * b[j + k];
-    s1 += a[i + k + 1] * b[j + k + 1];
-    s2 += a[i + k + 2] * b[j + k + 2];
-    s3 += a[i + k + 3] * b[j + k + 3];
+export class KVCache {
+  constructor({ n_layers, max_len, d_model }) {
+    const room = () => Array.from({ length: n_layers }, () => new Float32Array(max_len * d_model));
+    this.keys = room(); // of each layer (S, n_heads, d_head)
+    this.values = room();
+    this.width = d_model;
+    this.length = 0;
   }
-  for (; k < n; k++) s0 += a[i + k] * b[j + k];
-  return s0 + s1 + s2 + s3;
+
+  append(layer, k, v) {
+    this.keys[layer].set(k, this.length * this.width);
+    this.values[layer].set(v, this.length * this.width);
+    return [this.keys[layer], this.values[layer]];
+  }
 }

@@ -1,7 +1,7 @@
 // From scores to a choice, as module 07 has it. Logits and probabilities are of one position,
 // (vocab_size).
 
-import { stable_softmax } from "./model.js";
+import { stable_softmax } from "./arithmetic.js";
 
 // Where the window that predicts the token at `end` starts: moved on by half a context.
 export function window_start(end, max_len) {

@@ -1,7 +1,8 @@
 // Runs the model beside the page, which never waits for it. Each message {id, kind, ...} is
 // answered by one of the same id; what a newer one of its kind makes useless is dropped midway.
 
-import { KVCache, NOTHING, TinyTransformerLM, spent, stable_softmax } from "./model.js";
+import { spent, stable_softmax } from "./arithmetic.js";
+import { KVCache, NOTHING, TinyTransformerLM } from "./model.js";
 import { applyRules, drawn_at, uniform, window_start } from "./sampling.js";
 
 const CHUNK = 8; // positions that are read before the worker looks whether there is news
@@ -72,9 +73,10 @@ function inside({ at }) {
   const length = text.cache.length;
   const t = at - text.start;
   if (t < 0 || t >= length) throw new Error(`position ${at} is not in the window that was read`);
-  const seen = { stream: [], attention: [], feed_forward: [] };
+  const seen = { stream: [], attention: [], feed_forward: [], weights: [] };
+  const watch = (what, layer, numbers) => seen[what].push(numbers);
   text.cache.length = t;
-  model.forward(text.tokens.slice(0, t + 1), text.cache, text.off, (what, _, x) => seen[what]?.push(x));
+  model.forward(text.tokens.slice(0, t + 1), text.cache, text.off, watch);
   text.cache.length = length;
   return {
     lens: seen.stream.map((x) => stable_softmax(model.head.forward(model.ln_f.forward(x)))),
@@ -128,7 +130,8 @@ async function catchUp(reading, tokens, useless) {
     if (useless()) return null;
     readMore(reading, window.slice(0, reading.tokens.length + CHUNK));
   }
-  return { ms: performance.now() - began, multiplications: spent.multiplications - already, cached };
+  const multiplications = spent.multiplications - already;
+  return { ms: performance.now() - began, multiplications, cached };
 }
 
 function keep(reading, length) {

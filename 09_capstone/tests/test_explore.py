@@ -6,8 +6,6 @@ Its worker runs in a real browser and is asked what PyTorch is asked.
 import json
 import math
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +30,6 @@ from tiny_transformer.sampling.reference import (
 from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 SMALL = {"max_len": 12, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 22, "vocab_size": 7}
 CLASSIC = ModelConfig(**SMALL)
 SWITCHES = {
@@ -73,17 +70,6 @@ ASK = """async ([messages, atOnce]) => {
     for (const message of messages) replies.push(await answered(message));
     return replies;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-    if CHROMIUM is None:
-        pytest.skip("needs the browser Chromium; on Debian: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
