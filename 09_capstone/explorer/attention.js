@@ -1,6 +1,6 @@
 // Panel 3: where every head looks, and what can be said about one of them.
 
-import { byId, drawMap, element, largest, percent, shades, sign, visible } from "./show.js";
+import { byId, drawMap, element, largest, layerLabel, percent, shades, sign, visible } from "./show.js";
 import { strip } from "./strip.js";
 
 const TELLING = 12; // characters of the shortest text by which a head is judged
@@ -15,7 +15,8 @@ export function habitsOf(weights, characters) {
   const habits = {};
   for (const [name, keys] of Object.entries(places)) {
     const queries = [...keys.keys()].filter((q) => keys[q] !== null);
-    const mean = (value) => queries.length ? queries.reduce((sum, q) => sum + value(q), 0) / queries.length : null;
+    const sum = (value) => queries.reduce((total, q) => total + value(q), 0);
+    const mean = (value) => queries.length ? sum(value) / queries.length : null;
     habits[name] = { weight: mean((q) => weights[q * T + keys[q]]), even: mean((q) => 1 / (q + 1)) };
   }
   let entropy = 0;
@@ -35,10 +36,20 @@ export function placesOf(characters) {
     blank.push(space !== null && space < q - 1 && !/\s/u.test(character) ? space : null);
     if (/\s/u.test(character)) space = q;
   });
-  return { "the character itself": itself, "the character before": previous, "the first letter of the word": first, "the last blank": blank };
+  return {
+    "the character itself": itself,
+    "the character before": previous,
+    "the first letter of the word": first,
+    "the last blank": blank,
+  };
 }
 
-const SHORT = { "the character itself": "itself", "the character before": "before", "the first letter of the word": "first", "the last blank": "blank" };
+const SHORT = {
+  "the character itself": "itself",
+  "the character before": "before",
+  "the first letter of the word": "first",
+  "the last blank": "blank",
+};
 
 // The places that a head clearly prefers: a quarter of its weight and twice an even spread.
 function preferred({ places }) {
@@ -52,11 +63,11 @@ export function sentenceOf(name, habits) {
   const known = Object.entries(habits.places).filter(([, { weight }]) => weight !== null);
   const [liked] = preferred(habits);
   const others = known.filter(([place]) => place !== liked?.[0]).map(said).join(", ");
-  return `${name} ` + (liked
-    ? `looks at ${liked[0]}: ${percent(liked[1].weight)} of its weight, where an even spread would put ${percent(liked[1].even)}.`
-      + (others && ` It puts ${others}.`)
-    : `has none of four plain habits: it puts ${others}.`)
-    + ` A row of it spreads like ${Math.exp(habits.entropy).toFixed(1)} equal weights.`;
+  const spread = ` A row of it spreads like ${Math.exp(habits.entropy).toFixed(1)} equal weights.`;
+  if (!liked) return `${name} has none of four plain habits: it puts ${others}.${spread}`;
+  const [place, { weight, even }] = liked;
+  return `${name} looks at ${place}: ${percent(weight)} of its weight, where an even spread would put ${percent(even)}.`
+    + (others && ` It puts ${others}.`) + spread;
 }
 
 export function attentionPanel(view) {
@@ -73,7 +84,7 @@ export function attentionPanel(view) {
   });
   byId("heads").style.setProperty("--heads", heads);
   byId("heads").append(...buttons.flatMap((button, i) =>
-    i % heads ? [button] : [element("span", { class: "layer", "aria-hidden": "true" }, `${i / heads}`), button]));
+    i % heads ? [button] : [layerLabel(i / heads), button]));
   byId("heads").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -heads, ArrowDown: heads }[event.key];
     const next = (chosen ?? 0) + step;
@@ -82,14 +93,13 @@ export function attentionPanel(view) {
     if (next >= 0 && next < buttons.length) pick(next).focus();
   });
   map.addEventListener("keydown", (event) => {
-    const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
-    if (down === undefined || !view.reading) return;
+    const down = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    const right = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!(down || right) || !view.reading) return;
     event.preventDefault();
-    if (down) choose(view.at + down);
-    else {
-      key = Math.max(view.reading.start, Math.min(view.at, (key ?? strongest(view.at)) + right));
-      point();
-    }
+    if (down) return choose(view.at + down);
+    key = Math.max(view.reading.start, Math.min(view.at, (key ?? strongest(view.at)) + right));
+    point();
   });
   map.addEventListener("pointermove", (event) => {
     if (!view.reading) return;
@@ -113,10 +123,11 @@ export function attentionPanel(view) {
   }
 
   function placeOf(event) {
-    const canvas = byId("map-canvas").getBoundingClientRect();
-    const T = view.tokens.length - view.reading.start;
-    const place = (offset, size) => view.reading.start + Math.max(0, Math.min(T - 1, Math.floor(offset / size * (T + 1))));
-    return { q: place(event.clientY - canvas.top, canvas.height), k: place(event.clientX - canvas.left, canvas.width) };
+    const { left, top, width } = byId("map-canvas").getBoundingClientRect();
+    const { start } = view.reading;
+    const T = view.tokens.length - start;
+    const place = (offset) => start + Math.max(0, Math.min(T - 1, Math.floor(offset / width * (T + 1))));
+    return { q: place(event.clientY - top), k: place(event.clientX - left) };
   }
 
   function weightsOf(i) {
@@ -143,27 +154,32 @@ export function attentionPanel(view) {
     const T = view.tokens.length - start;
     const q = hovered ?? view.at;
     const k = key !== null && key <= q && key >= start ? key : strongest(q);
-    for (const [name, value] of [["--side", T + 1], ["--q", q - start], ["--k", k - start]]) map.style.setProperty(name, value);
+    map.style.setProperty("--side", T + 1);
+    map.style.setProperty("--q", q - start);
+    map.style.setProperty("--k", k - start);
     const most = weight(q, strongest(q));
     looks.tint(Array.from({ length: T }, (_, i) => start + i <= q ? weight(q, start + i) / most : 0));
     byId("map-note").replaceChildren(sign(view.character(q)), ` (${q + 1}) puts ${percent(weight(q, k))} on `,
       sign(view.character(k)), ` (${k + 1})${k === q ? ", itself" : ""}`);
-    byId("label-looks").replaceChildren("What ", sign(view.character(q)), ` at ${q + 1} looks at, by ${nameOf(chosen)}. Point at another, or go with the arrow keys.`);
+    byId("label-looks").replaceChildren("What ", sign(view.character(q)),
+      ` at ${q + 1} looks at, by ${nameOf(chosen)}. Point at another, or go with the arrow keys.`);
   }
 
   function update() {
     if (!view.reading) {
       for (const id of ["sentence", "map-note", "label-map", "label-looks"]) byId(id).textContent = "";
-      for (const canvas of byId("panel-attention").querySelectorAll("canvas")) canvas.width = canvas.height = 1;
+      for (const canvas of [...byId("heads").querySelectorAll("canvas"), byId("map-canvas")]) canvas.width = 1;
       looks.show([], 0, null, 0);
       return point();
     }
     const { start } = view.reading;
-    const characters = view.tokens.slice(start).map((id) => view.characters[id]);
+    const characters = view.window();
     const T = characters.length, palette = shades();
     const habits = buttons.map((_, i) => habitsOf(weightsOf(i), characters));
-    chosen ??= largest(habits.map(({ places }) => places["the first letter of the word"].weight ?? 0), 1)[0]; // easily seen
-    const size = buttons[0].firstChild.clientWidth, full = byId("map-canvas").clientWidth; // before anything is drawn
+    chosen ??= largest(habits.map(({ places }) => // a habit that is easily seen
+      Math.max(places["the first letter of the word"].weight, places["the last blank"].weight)), 1)[0];
+    const size = buttons[0].firstChild.clientWidth; // read before anything is drawn
+    const full = byId("map-canvas").clientWidth;
     buttons.forEach((button, i) => {
       const [canvas, entropy, habit] = button.children;
       drawMap(canvas, weightsOf(i), T, size, palette);
@@ -188,11 +204,14 @@ export function attentionPanel(view) {
     const cell = canvas.width / (T + 1);
     if (T > LABELED || cell < 8 * devicePixelRatio) return;
     const context = canvas.getContext("2d");
-    context.font = `${Math.min(cell, 13 * devicePixelRatio)}px ${getComputedStyle(byId("looks")).fontFamily}`;
+    const { fontFamily } = getComputedStyle(byId("looks"));
+    context.font = `${Math.min(cell, 13 * devicePixelRatio)}px ${fontFamily}`;
     context.fillStyle = getComputedStyle(map).color;
     context.textAlign = "center";
     context.textBaseline = "middle";
-    characters.forEach((character, i) => context.fillText(visible(character), (i + 1.5) * cell, (i + 0.5) * cell));
+    characters.forEach((character, i) => {
+      context.fillText(visible(character), (i + 1.5) * cell, (i + 0.5) * cell);
+    });
   }
 
   return update;

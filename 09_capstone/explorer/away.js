@@ -1,23 +1,24 @@
 // Panel 5: switch heads and feed-forwards off, and see what the model loses.
 
-import { bar, byId, element, largest, softmax } from "./show.js";
+import { bar, byId, element, largest, layerLabel, softmax } from "./show.js";
 
 const LIKELIEST = 8;
 
 export function awayPanel(view) {
   const { n_layers: layers, n_heads: heads } = view.config;
   const parts = Array.from({ length: layers }, (_, layer) => [
-    ...Array.from({ length: heads }, (_, head) => ({ layer, head, name: `layer ${layer}, head ${head}`, short: `${head}` })),
-    { layer, head: null, name: `layer ${layer}, feed-forward`, short: "feed-forward" },
+    ...Array.from({ length: heads }, (_, head) => ({ layer, head, name: `layer ${layer}, head ${head}` })),
+    { layer, head: null, name: `layer ${layer}, feed-forward` },
   ]).flat();
   for (const part of parts) {
     part.costs = element("span", { class: "habit" });
-    part.button = element("button", { type: "button", "aria-label": part.name }, part.short, part.costs);
+    part.button = element("button", { type: "button", "aria-label": part.name },
+      part.head === null ? "feed-forward" : `${part.head}`, part.costs);
     part.button.addEventListener("click", () => view.toggle(part.layer, part.head));
   }
   byId("parts").style.setProperty("--heads", heads);
   byId("parts").append(...parts.flatMap(({ layer, head, button }) =>
-    head ? [button] : head === 0 ? [element("span", { class: "layer", "aria-hidden": "true" }, `${layer}`), button] : [button]));
+    head === 0 ? [layerLabel(layer), button] : [button]));
   byId("all-back").addEventListener("click", () => view.read({ off: { heads: [], mlps: [] } }));
   byId("try-each").addEventListener("click", () => view.stop() || tryEach());
 
@@ -73,8 +74,10 @@ export function awayPanel(view) {
   return function update() {
     if (measured.tokens !== view.tokens || measured.snapshot !== view.snapshot) forgetCosts();
     measured = { tokens: view.tokens, snapshot: view.snapshot };
-    for (const { layer, head, button } of parts) button.setAttribute("aria-pressed", String(view.isOff(layer, head)));
-    const off = view.off.heads.length + view.off.mlps.length;
+    for (const { layer, head, button } of parts) {
+      button.setAttribute("aria-pressed", String(view.isOff(layer, head)));
+    }
+    const off = view.offs();
     byId("all-back").disabled = !off;
     byId("try-each").disabled = view.tokens.length < 2;
     if (!view.reading) {
@@ -82,10 +85,11 @@ export function awayPanel(view) {
       return ["before", "after"].forEach((id) => byId(id).replaceChildren());
     }
     const [before, after] = [view.loss(view.whole), view.loss(view.reading)];
-    byId("away-loss").textContent = before === null ? "One character has no loss; write another." : off
-      ? `Mean loss ${before.toFixed(2)} with everything, ${after.toFixed(2)} without ${off === 1 ? "this part" : `these ${off} parts`}: `
-        + `${after < before ? "down" : "up"} by ${Math.abs(after - before).toFixed(2)} nats.`
-      : `Mean loss ${before.toFixed(2)} with everything. Nothing is switched off.`;
+    byId("away-loss").textContent = before === null ? "One character has no loss; write another."
+      : `Mean loss ${before.toFixed(2)} with everything` + (off
+        ? `, ${after.toFixed(2)} without ${off === 1 ? "this part" : `these ${off} parts`}: `
+          + `${after < before ? "down" : "up"} by ${Math.abs(after - before).toFixed(2)} nats.`
+        : ". Nothing is switched off.");
     const sides = [view.whole, view.reading].map((reading) => softmax(view.logits(view.at, reading)));
     const wide = Math.max(...sides[0], ...sides[1]);
     const actual = view.tokens[view.at + 1];

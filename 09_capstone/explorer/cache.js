@@ -1,6 +1,6 @@
 // Panel 6: the keys and values that are kept, and what keeping them saves.
 
-import { byId, element, whole } from "./show.js";
+import { byId, element, headings, whole } from "./show.js";
 
 const MEANT = 20; // characters over which the costs are meant
 
@@ -32,22 +32,25 @@ export function cachePanel(view) {
   function update() {
     const keeps = byId("cache").checked;
     const T = view.reading ? view.tokens.length - view.reading.start : 0;
-    cells(keeps ? T : 0, view.reading ? T - view.reading.cached : 0);
+    const added = view.reading ? T - view.reading.cached : 0;
+    cells(keeps ? T : 0, added);
     byId("cache-note").textContent = keeps
-      ? `${T} of ${context} positions are kept, in each of ${layers} layers a key (above) and a value (below): ${whole(2 * layers * width * T)} numbers.`
+      ? `${T} of ${context} positions are kept, the last ${added} of them new. In each of ${layers} layers that is a key (above) `
+        + `and a value (below): ${whole(2 * layers * width * T)} numbers in all.`
       : "Nothing is kept: for each character every layer computes all keys and values again.";
     const rows = [true, false].map((kept) => view.costs.filter((cost) => cost.kept === kept).slice(-MEANT));
     const mean = (row, name) => row.reduce((sum, cost) => sum + cost[name], 0) / row.length;
     byId("costs").replaceChildren(
-      element("thead", {}, element("tr", {}, ...["", "characters", "multiplications each", "ms each"].map((title) => element("th", { scope: "col" }, title)))),
+      headings("", "characters", "multiplications each", "ms each"),
       element("tbody", {}, ...rows.map((row, i) => element("tr", { class: keeps === !i ? "now" : "" },
         element("th", { scope: "row" }, i ? "without the cache" : "with the cache"),
         ...(row.length ? [row.length, whole(mean(row, "multiplications")), mean(row, "ms").toFixed(1)] : ["–", "–", "–"])
           .map((text) => element("td", {}, `${text}`))))));
     const [kept, anew] = rows;
+    const times = (name) => (mean(anew, name) / mean(kept, name)).toFixed(0);
     byId("saved").textContent = kept.length && anew.length
-      ? `Without it a character costs ${(mean(anew, "multiplications") / mean(kept, "multiplications")).toFixed(0)} times the multiplications and ${(mean(anew, "ms") / mean(kept, "ms")).toFixed(0)} times the time.`
-      : `Write some characters with the cache and some without, and compare.`;
+      ? `Without it a character costs ${times("multiplications")} times the multiplications and ${times("ms")} times the time.`
+      : "Write some characters with the cache and some without, and compare.";
   }
 
   return update;

@@ -1,29 +1,37 @@
 // Panel 4: the chosen position on its way through the layers.
 
-import { byId, element, largest, percent, sign, spoken } from "./show.js";
+import { byId, element, headings, largest, percent, sign, spoken } from "./show.js";
 
 const GUESSES = 4;
 
-export function depthPanel(view) {
-  const length = (what, number, most) => number === undefined ? element("td") : element("td", { "data-what": what },
-    element("span", { class: "track", "aria-hidden": "true" }, element("span", { class: "fill", "--v": number / most })),
-    element("span", { class: "number" }, number.toFixed(1)));
+function guess(character, chance, right) {
+  const name = `${spoken(character)} ${percent(chance)}`;
+  return element("span",
+    { class: right ? "guess mark" : "guess", "--v": chance, role: "img", "aria-label": name },
+    sign(character), ` ${percent(chance)}`);
+}
 
+function length(what, number, most) {
+  if (number === undefined) return element("td");
+  const fill = element("span", { class: "fill", "--v": number / most });
+  return element("td", { "data-what": what },
+    element("span", { class: "track", "aria-hidden": "true" }, fill),
+    element("span", { class: "number" }, number.toFixed(1)));
+}
+
+export function depthPanel(view) {
   return function update() {
     const { inside } = view;
     if (!inside) return ["depth", "depth-note"].forEach((id) => byId(id).replaceChildren());
     const actual = view.tokens[inside.at + 1];
-    byId("depth-note").replaceChildren("What it would say after ", ...view.before(inside.at, 8),
-      ", if it stopped there", ...(actual === undefined ? [] : ["; the text goes on with ", sign(view.characters[actual])]));
+    byId("depth-note").replaceChildren("What it would say after ", ...view.before(inside.at),
+      ", if it stopped there", ...view.goesOn(inside.at, "; the text goes on with "));
     const longest = Math.max(...inside.norms);
     const most = Math.max(...inside.attention, ...inside.mlp);
-    const head = ["stopped after", "it would say", "length of the stream", "attention added", "feed-forward added"];
     byId("depth").replaceChildren(
-      element("thead", {}, element("tr", {}, ...head.map((title) => element("th", { scope: "col" }, title)))),
+      headings("stopped after", "it would say", "length of the stream", "attention added", "feed-forward added"),
       element("tbody", {}, ...inside.lens.map((chances, depth) => {
-        const guesses = largest(chances, GUESSES).map((id) => element("span",
-          { class: `guess${id === actual ? " mark" : ""}`, "--v": chances[id], "aria-label": `${spoken(view.characters[id])} ${percent(chances[id])}`, role: "img" },
-          sign(view.characters[id]), ` ${percent(chances[id])}`));
+        const guesses = largest(chances, GUESSES).map((id) => guess(view.characters[id], chances[id], id === actual));
         return element("tr", {},
           element("th", { scope: "row" }, depth ? `layer ${depth - 1}` : "embedding"),
           element("td", { class: "guesses" }, ...guesses),

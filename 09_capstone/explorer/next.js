@@ -80,11 +80,12 @@ export function nextPanel(view) {
     const shown = largest(plain, CHOICES);
     const wide = Math.max(plain[shown[0]], ...probabilities);
     const actual = view.tokens[view.at + 1];
-    byId("next-note").replaceChildren("After ", ...view.before(view.at, 8),
-      ...(actual === undefined ? [", the end of the text"] : [", where the text goes on with ", sign(view.characters[actual])]));
-    byId("bars").replaceChildren(element("tbody", {}, ...shown.map((id) => bar(
-      view.characters[id], probabilities[id], wide, { own: plain[id], cut: cut[id] === "temperature" ? "greedy" : cut[id], mark: id === actual },
-    ))));
+    byId("next-note").replaceChildren("After ", ...view.before(view.at),
+      ...view.goesOn(view.at, ", where the text goes on with "));
+    const row = (id) => bar(view.characters[id], probabilities[id], wide, {
+      own: plain[id], cut: cut[id] === "temperature" ? "greedy" : cut[id], mark: id === actual,
+    });
+    byId("bars").replaceChildren(element("tbody", {}, ...shown.map(row)));
     const others = [...plain.keys()].filter((id) => !shown.includes(id));
     const kept = others.filter((id) => !cut[id]);
     const share = others.reduce((sum, id) => sum + probabilities[id], 0);

@@ -7,10 +7,12 @@ import { depthPanel } from "./depth.js";
 import { learnedPanel } from "./learned.js";
 import { NOTHING } from "./model.js";
 import { nextPanel } from "./next.js";
-import { byId, element, sign, softmax, whole } from "./show.js";
+import { byId, element, sign, signs, softmax, whole } from "./show.js";
 import { encode, textPanel } from "./text.js";
 
 const COSTS = 200; // drawn characters whose costs are kept
+const BEFORE = 8; // characters that are named before a position
+const AROUND = 40; // and that are shown on both sides of it in the line that stays in sight
 
 // Every question is answered once: with a message, or with null where newer work came between.
 function connect(script) {
@@ -59,13 +61,22 @@ const view = {
   loss(reading) {
     let sum = 0;
     for (let at = reading.start + 1; at < view.tokens.length; at++) sum += view.surprise(at, reading);
-    return view.tokens.length - reading.start > 1 ? sum / (view.tokens.length - reading.start - 1) : null;
+    const predicted = view.tokens.length - reading.start - 1;
+    return predicted > 0 ? sum / predicted : null;
   },
-  before(at, most) { // the characters up to a position, as signs
-    const from = Math.max(0, at + 1 - most);
-    return [from ? "…" : "", element("span", { class: "signs" }, ...view.tokens.slice(from, at + 1).map((id) => sign(data.characters[id])))];
+  text: (from, to) => view.tokens.slice(Math.max(0, from), to).map((id) => data.characters[id]),
+  window: () => view.text(view.reading.start), // what the model sees of it
+  before(at) { // the last characters up to a position, as signs
+    return [at >= BEFORE ? "…" : "", signs(view.text(at + 1 - BEFORE, at + 1))];
   },
-  isOff: (layer, head) => head === null ? view.off.mlps.includes(layer) : view.off.heads.some(([l, h]) => l === layer && h === head),
+  goesOn(at, words) { // how the text goes on after a position, if it does
+    return at + 1 < view.tokens.length ? [words, sign(view.character(at + 1))] : [];
+  },
+  isOff(layer, head) {
+    if (head === null) return view.off.mlps.includes(layer);
+    return view.off.heads.some(([l, h]) => l === layer && h === head);
+  },
+  offs: () => view.off.heads.length + view.off.mlps.length,
 
   // One thing at a time writes or tries: whoever begins gets a sign that is on until it is stopped.
   begin: () => (view.writing = {}),
@@ -83,15 +94,15 @@ const view = {
   // What a character takes: with the cache the reading of it, without the reading of all for it.
   append(drawn, kept) {
     byId("text").value += data.characters[drawn.token];
-    return view.read({ tokens: [...view.tokens, drawn.token], drawn: [...view.drawn, drawn], at: view.tokens.length }, (reading) => {
+    const tokens = [...view.tokens, drawn.token];
+    return view.read({ tokens, drawn: [...view.drawn, drawn], at: tokens.length - 1 }, (reading) => {
       const { ms, multiplications } = kept ? reading : drawn;
       view.costs = [...view.costs, { kept, ms, multiplications }].slice(-COSTS);
     });
   },
   takeBack() {
-    const text = view.tokens.slice(0, view.tokens.length - view.drawn.length).map((id) => data.characters[id]).join("");
-    byId("text").value = text;
-    view.typed(text);
+    byId("text").value = view.text(0, view.tokens.length - view.drawn.length).join("");
+    view.typed(byId("text").value);
   },
   forget() {
     view.drawn = [];
@@ -104,10 +115,12 @@ const view = {
   },
   toggle(layer, head) {
     const { heads, mlps } = (view.pending ?? view).off;
-    const without = (list, same) => list.some(same) ? list.filter((part) => !same(part)) : null;
-    view.read({ off: head === null
-      ? { heads, mlps: without(mlps, (l) => l === layer) ?? [...mlps, layer] }
-      : { heads: without(heads, ([l, h]) => l === layer && h === head) ?? [...heads, [layer, head]], mlps } });
+    const others = heads.filter(([l, h]) => l !== layer || h !== head);
+    const rest = mlps.filter((l) => l !== layer);
+    const off = head === null
+      ? { heads, mlps: rest.length < mlps.length ? rest : [...mlps, layer] }
+      : { heads: others.length < heads.length ? others : [...heads, [layer, head]], mlps };
+    view.read({ off });
   },
   async use(snapshot) {
     view.stop();
@@ -117,16 +130,19 @@ const view = {
   // Read the text again after a change. Until the answer comes all panels show what was before, and
   // a change that comes meanwhile is added to those that wait.
   async read(change = {}, count = () => {}) {
-    const next = view.pending = { tokens: view.tokens, off: view.off, at: view.at, ...view.pending, ...change };
+    const now = { tokens: view.tokens, off: view.off, at: view.at };
+    const next = view.pending = { ...now, ...view.pending, ...change };
     const { tokens, off } = next;
     if (!tokens.length) {
       Object.assign(view, next, { whole: null, reading: null, inside: null, at: null, pending: null });
       return update();
     }
-    const everything = await view.ask("read", { tokens, off: NOTHING });
-    const some = everything && (off.heads.length || off.mlps.length) ? await view.ask("read", { tokens, off }) : everything;
+    const all = await view.ask("read", { tokens, off: NOTHING });
+    const parts = off.heads.length + off.mlps.length;
+    const some = all && parts ? await view.ask("read", { tokens, off }) : all;
     if (!some || view.pending !== next) return;
-    Object.assign(view, next, { whole: everything, reading: some, at: Math.max(next.at, some.start), pending: null });
+    Object.assign(view, next, { whole: all, reading: some, pending: null });
+    view.at = Math.max(view.at, some.start);
     count(some);
     update();
     await look();
@@ -144,7 +160,8 @@ async function look() {
 }
 
 const depth = depthPanel(view);
-const panels = [textPanel, nextPanel, attentionPanel, awayPanel, cachePanel, learnedPanel].map((panel) => panel(view));
+const makers = [textPanel, nextPanel, attentionPanel, awayPanel, cachePanel, learnedPanel];
+const panels = makers.map((make) => make(view));
 
 function update() {
   around();
@@ -156,14 +173,13 @@ function update() {
 function around() {
   byId("back").disabled = !view.reading || view.at <= view.reading.start;
   byId("forth").disabled = !view.reading || view.at >= view.tokens.length - 1;
-  const { at, tokens } = view;
-  const off = view.off.heads.length + view.off.mlps.length;
-  byId("count").textContent = at === null ? "" : `${at + 1} of ${tokens.length}` + (off ? `, ${off} off` : "");
-  const signs = (from, to) => element("span", { class: "signs" }, ...tokens.slice(Math.max(0, from), to).map((id) => sign(data.characters[id])));
+  const { at } = view;
+  const off = view.offs() ? `, ${view.offs()} off` : "";
+  byId("count").textContent = at === null ? "" : `${at + 1} of ${view.tokens.length}${off}`;
   byId("around").replaceChildren(...(at === null ? ["no text"] : [
-    element("span", { class: "past" }, signs(at - 40, at)),
+    element("span", { class: "past" }, signs(view.text(at - AROUND, at))),
     element("mark", {}, sign(view.character(at))),
-    element("span", { class: "future" }, signs(at + 1, at + 41)),
+    element("span", { class: "future" }, signs(view.text(at + 1, at + 1 + AROUND))),
   ]));
 }
 
@@ -175,7 +191,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
 for (const link of document.querySelectorAll("[data-module]")) {
   if (data.home) link.href = `${data.home}/blob/main/${link.dataset.module}`;
 }
-if (data.home) byId("home").replaceChildren(": ", element("a", { href: data.home }, data.home.replace(/^https:\/\//, "")));
+if (data.home) byId("home").append(": ", element("a", { href: data.home }, data.home.replace("https://", "")));
 byId("said").append(...data.said.map((sentence) => element("li", {}, sentence)));
 
 view.ask("load", { data }).then(async (loaded) => {

@@ -37,6 +37,7 @@ export function codeOf(character) {
 }
 
 export const sign = (character) => element("span", { class: "sign" }, visible(character));
+export const signs = (characters) => element("span", { class: "signs" }, ...characters.map(sign));
 
 export function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1%";
@@ -68,6 +69,14 @@ export function bar(character, share, wide, { own = null, cut = "", mark = false
     element("td", { class: "number" }, cut || percent(share)));
 }
 
+export function headings(...titles) {
+  const cells = titles.map((title) => element("th", { scope: "col" }, title));
+  return element("thead", {}, element("tr", {}, ...cells));
+}
+
+// The number of a layer, in front of the buttons of its parts.
+export const layerLabel = (layer) => element("span", { class: "layer", "aria-hidden": "true" }, `${layer}`);
+
 // 256 shades for weights from 0 to 1. They run over the stops in page.css, faster at the
 // beginning, so that small weights can be seen.
 export function shades() {
@@ -77,7 +86,8 @@ export function shades() {
   return Uint32Array.from({ length: 256 }, (_, i) => {
     const place = (i / 255) ** 0.7 * (stops.length - 1);
     const left = Math.min(Math.floor(place), stops.length - 2);
-    const [r, g, b] = stops[left].map((from, c) => Math.round(from + (place - left) * (stops[left + 1][c] - from)));
+    const mixed = (from, c) => Math.round(from + (place - left) * (stops[left + 1][c] - from));
+    const [r, g, b] = stops[left].map(mixed);
     return (255 << 24 | b << 16 | g << 8 | r) >>> 0; // as the bytes r, g, b, a
   });
 }

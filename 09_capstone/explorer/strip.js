@@ -14,11 +14,15 @@ export function strip(box, choose, hover) {
     const at = positionOf(event);
     if (at !== null) choose(at);
   });
-  box.addEventListener("pointerover", (event) => event.pointerType === "mouse" && hover(positionOf(event)));
+  box.addEventListener("pointerover", (event) => {
+    if (event.pointerType === "mouse") hover(positionOf(event));
+  });
   box.addEventListener("pointerleave", () => hover(null));
   box.addEventListener("keydown", (event) => {
     const now = spans.findIndex((span) => span.ariaSelected === "true");
-    const next = { ArrowLeft: now - 1, ArrowRight: now + 1, PageUp: now - 10, PageDown: now + 10, Home: 0, End: spans.length - 1 }[event.key];
+    const next = {
+      ArrowLeft: now - 1, ArrowRight: now + 1, PageUp: now - 10, PageDown: now + 10, Home: 0, End: spans.length - 1,
+    }[event.key];
     if (next === undefined || !spans.length) return;
     event.preventDefault();
     choose(first + Math.max(0, Math.min(spans.length - 1, next)));

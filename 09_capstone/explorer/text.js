@@ -17,7 +17,8 @@ export function encode(text, ids) {
 
 export function textPanel(view) {
   const shown = strip(byId("surprise"), view.choose, note);
-  byId("text").addEventListener("input", () => view.typed(byId("text").value, byId("text").selectionStart));
+  const box = byId("text");
+  box.addEventListener("input", () => view.typed(box.value, box.selectionStart));
 
   function note(at) {
     at ??= view.at;
@@ -25,14 +26,13 @@ export function textPanel(view) {
     if (!view.reading) return line.replaceChildren();
     const surprise = view.surprise(at);
     const where = `Character ${at + 1} of ${view.tokens.length}, `;
-    if (surprise === null) {
-      return line.replaceChildren(where, sign(view.character(at)), ": nothing that the model sees stands before it.");
-    }
+    line.replaceChildren(where, sign(view.character(at)));
+    if (surprise === null) return line.append(": nothing that the model sees stands before it.");
     const chances = view.chances(at - 1);
     const likeliest = chances.indexOf(Math.max(...chances));
-    const guess = likeliest === view.tokens[at] ? ", its first guess" : [", its first guess was ", sign(view.characters[likeliest])];
-    line.replaceChildren(where, sign(view.character(at)),
-      `: ${surprise.toFixed(2)} nats, it was given ${percent(Math.exp(-surprise))}`, ...[guess].flat(), ".");
+    line.append(`: ${surprise.toFixed(2)} nats, it was given ${percent(Math.exp(-surprise))}, its first guess`);
+    if (likeliest !== view.tokens[at]) line.append(" was ", sign(view.characters[likeliest]));
+    line.append(".");
   }
 
   function nameUnknown() {
@@ -62,10 +62,11 @@ export function textPanel(view) {
     const surprises = view.tokens.slice(start).map((_, i) => view.surprise(start + i));
     const known = surprises.filter((surprise) => surprise !== null);
     const most = Math.max(1, ...known);
-    shown.show(view.tokens.slice(start).map((id) => view.characters[id]), start, view.at, view.drawn.length);
+    shown.show(view.window(), start, view.at, view.drawn.length);
     shown.tint(surprises.map((surprise) => (surprise ?? 0) / most));
-    byId("most").textContent = `${most.toFixed(1)} nats. ` + (known.length
-      ? `Mean loss ${view.loss(view.reading).toFixed(2)} over ${known.length === 1 ? "one character" : `${known.length} characters`}.` : "")
+    const loss = view.loss(view.reading)?.toFixed(2);
+    const over = known.length === 1 ? "one character" : `${known.length} characters`;
+    byId("most").textContent = `${most.toFixed(1)} nats.` + (loss ? ` Mean loss ${loss} over ${over}.` : "")
       + (start ? ` It no longer sees the ${whole(start)} before these: its context is ${view.config.max_len}.` : "");
     note(null);
   };

@@ -2,9 +2,9 @@
 
 import json
 import math
+import operator
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -468,18 +468,23 @@ class TestForEveryone:
 # The elements with text of their own whose color is too near to what is painted behind them.
 CONTRASTS = """() => {
     const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    const behind = (node) => node ? [...behind(node.parentElement), getComputedStyle(node).backgroundColor] : [];
+    const style = (node) => getComputedStyle(node);
+    const behind = (node) =>
+        node ? [...behind(node.parentElement), style(node).backgroundColor] : ["white"];
     const painted = (colors) => {
-        for (const color of ["white", ...colors]) { pen.fillStyle = color; pen.fillRect(0, 0, 1, 1); }
+        for (const color of colors) {
+            pen.fillStyle = color;
+            pen.fillRect(0, 0, 1, 1);
+        }
         return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
     };
-    const light = (rgb) => rgb.map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-    return [...document.querySelectorAll("body *")].filter((node) => {
-        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-        if (!own || !node.offsetParent || node.disabled || /^(SCRIPT|TEXTAREA)$/.test(node.tagName)) return false;
-        const ground = behind(node);
-        const both = [painted(ground), painted([...ground, getComputedStyle(node).color])].map(light);
+    const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) =>
+        0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+    const shown = (node) => node.offsetParent && !node.disabled && node.tagName !== "TEXTAREA" &&
+        [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    return [...document.querySelectorAll("body *")].filter(shown).filter((node) => {
+        const both = [behind(node), [...behind(node), style(node).color]].map(painted).map(light);
         return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5;
     }).map((node) => node.outerHTML.slice(0, 120));
 }"""
