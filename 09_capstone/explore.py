@@ -53,6 +53,8 @@ def write_explorer(run: Path, out: Path, title: str, beginnings: Beginnings) -> 
         FileNotFoundError: if there is no run, or it has not reached its first checkpoint.
         ValueError: if a checkpoint is damaged or of another run, or too large for a page.
     """
+    if out.is_dir():
+        raise ValueError(f"out is {out}, which is a folder; it must be a file")
     data = {"title": title, **described(run, beginnings)}
     found = len(data["snapshots"])
     for count in range(found, 0, -1):

@@ -73,6 +73,7 @@ def to_try(settings: RunConfig, out: Path) -> list[str]:
         "to try next:",
         f"  tiny-transformer sample {run}",
         f"  tiny-transformer gallery {run}",
+        f"  tiny-transformer explore --run {shlex.quote(str(out))}",
     ]
     if larger := LARGER.get(preset_of(settings.model) or ""):
         lines.append(f"  tiny-transformer train --preset {larger}{text}{mine}  ({ABOUT[larger]})")
