@@ -77,7 +77,7 @@ def described(run: Path, beginnings: Beginnings) -> dict[str, Any]:
     records = {record["step"]: record for record in read_records(MetricsLog(run / "metrics.jsonl"))}
     path, own = best_checkpoint(run)
     last = moment(path, own, records)
-    kind, said = rounding(own["model"])
+    kind, said = rounding(model, own["model"])
     moments, weights = [], []
     for path in spread(checkpoints_before(last["step"], run), MOMENTS - 1):
         state = load_checkpoint(path)
@@ -142,11 +142,11 @@ def moment(path: Path, state: dict[str, Any], records: dict[int, dict]) -> dict[
     return {"step": state["step"], **losses}
 
 
-def rounding(weights: dict[str, Tensor]) -> tuple[torch.dtype, str]:
+def rounding(model: TinyTransformerLM, weights: dict[str, Tensor]) -> tuple[torch.dtype, str]:
     """In what the weights are written, and a sentence about it."""
     if {weight.dtype for weight in weights.values()} == {torch.bfloat16}:
         return torch.bfloat16, "The weights are in bfloat16, as the run has them."
-    if 4 * sum(weight.numel() for weight in weights.values()) <= FLOAT32_UP_TO:
+    if 4 * sum(parameter.numel() for parameter in model.parameters()) <= FLOAT32_UP_TO:
         return torch.float32, "The weights are in float32, as the run has them."
     return torch.bfloat16, "The weights are rounded to bfloat16; in float32 they take over 8 MB."
 

@@ -160,6 +160,9 @@ function readMore(reading, tokens) {
 
 // What `packed` of explore.py wrote: digits to bytes, their code undone, planes to numbers.
 async function unpacked({ tensors, kind, bytes, data }) {
+  if (!self.DecompressionStream) {
+    throw new Error("this browser is too old: it needs Chrome 80, Firefox 113 or Safari 16.4");
+  }
   const code = new Blob([fromDigits(data).subarray(0, bytes)]);
   const planes = code.stream().pipeThrough(new DecompressionStream("deflate"));
   const numbers = floats(new Uint8Array(await new Response(planes).arrayBuffer()), kind);

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.capstone import explore
+from tiny_transformer.capstone.cli import LINE, PRETRAINED
 from tiny_transformer.capstone.explore import joined, packed, write_explorer
+from tiny_transformer.capstone.reference import load_run
 from tiny_transformer.capstone.report import attention_maps
 from tiny_transformer.engineering.config import PRESETS, RunConfig, write_config
 from tiny_transformer.engineering.reference import save_checkpoint
@@ -133,6 +135,11 @@ class TestTheModelInThePage:
         _, whole = ask(load(model), read(tokens))
         assert whole["cached"] == 0 and agrees(model, tokens, whole)
 
+    def test_the_model_in_the_box_reads_a_line_as_pytorch_does(self, ask):
+        model, tokenizer = load_run(PRETRAINED)
+        tokens = torch.tensor(tokenizer.encode("\n\nROMEO:\nBut, soft! what light"))
+        assert agrees(model, tokens, ask(load(model), read(tokens))[1])
+
     def test_float32_weights_arrive_as_they_are(self, ask):
         model = random_model(CLASSIC)
         for parameter in model.parameters():
@@ -158,9 +165,10 @@ class TestTheModelInThePage:
         long = replace(CLASSIC, max_len=512)
         model, tokens = random_model(long), random_tokens(512)
         ask(load(model))
-        *older, newest = ask(*(read(tokens[i:]) for i in range(4)), at_once=True)
-        assert [reply["kind"] for reply in older] == 3 * ["cancelled"]
-        assert newest["kind"] == "read" and len(newest["logits"]) == 509 * SMALL["vocab_size"]
+        texts = tokens, tokens[1:], tokens[:9]
+        *older, newest = ask(*map(read, texts), at_once=True)
+        assert [reply["kind"] for reply in older] == ["cancelled", "cancelled"]
+        assert agrees(model, texts[-1], newest)
 
     def test_what_is_off_adds_nothing_and_the_whole_model_is_remembered(self, ask):
         model, tokens = random_model(CLASSIC), random_tokens(12)
@@ -374,7 +382,7 @@ class TestTheFile:
         assert status == 0 and out == f"{file.relative_to(tmp_path)}\n" and "not trained yet" in err
         assert opened == [file.as_uri()]
         data = data_of(file.read_text(encoding="utf-8"))
-        assert data["run"]["preset"] == "small" and data["examples"][0].startswith("But, soft!")
+        assert data["run"]["preset"] == "small" and data["examples"] == [LINE]
         assert file.stat().st_size <= 20_000_000
 
     def test_sources_in_two_files_have_names_of_their_own(self):
