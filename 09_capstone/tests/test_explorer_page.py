@@ -27,6 +27,7 @@ CONFIG = ModelConfig(
     vocab_size=len(CHARACTERS), max_len=32, d_model=16, n_layers=2, n_heads=2, d_ff=32
 )
 LINE = "But soft! what light"
+READY = "html[data-ready]"
 BOTH = pytest.mark.parametrize("hand", ["mouse", "keyboard"])
 CONTROLS = "a[href], button, input, textarea, [tabindex]"
 TOLD = re.compile(r"([\d.]+)% (?:on|of its weight)")
@@ -58,37 +59,26 @@ def file(run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opened(browser, file) -> Iterator[Any]:
-    """Opens the page with some options of a browser, anew if it is open with them already."""
-    pages: dict[str, Any] = {}
-
-    def open_page(**options: Any) -> Any:
-        name = str(options)
-        if name in pages:
-            pages[name].reload()
-        else:
-            pages[name] = browser.new_page(**{"reduced_motion": "reduce", **options})
-            pages[name].set_default_timeout(5000)
-            pages[name].on("console", lambda message: wrong.append(message.text))
-            pages[name].on("pageerror", lambda error: wrong.append(str(error)))
-            pages[name].goto(file.as_uri())
-        pages[name].wait_for_selector("html[data-ready]")
-        return pages[name]
-
-    wrong = open_page.wrong = []
-    return open_page
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong(opened) -> Iterator[None]:
-    opened.wrong.clear()
-    yield
-    assert not opened.wrong
+def tab(browser, file) -> tuple[Any, list[str]]:
+    page, wrong = browser.new_page(), []
+    page.set_default_timeout(5000)
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(file.as_uri())
+    return page, wrong
 
 
 @pytest.fixture
-def page(opened) -> Any:
-    return opened()
+def page(tab) -> Iterator[Any]:
+    """The page as it opens, in which nothing goes wrong."""
+    page, wrong = tab
+    wrong.clear()
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    page.set_viewport_size({"width": 1000, "height": 700})
+    page.reload()
+    page.wait_for_selector(READY)
+    yield page
+    assert not wrong
 
 
 @pytest.fixture
@@ -424,33 +414,37 @@ class TestForEveryone:
         assert len(reached) >= wanted > 20
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_all_text_stands_out_from_what_is_behind_it(self, opened, scheme):
-        page = opened(color_scheme=scheme)
+    def test_all_text_stands_out_from_what_is_behind_it(self, page, scheme):
+        page.emulate_media(color_scheme=scheme)
         page.click("#step")
         page.click("#parts button >> nth=0")
         page.locator("#away-loss").filter(has_text="without").wait_for()
         assert page.evaluate(CONTRASTS) == []
 
     @pytest.mark.parametrize("width", [320, 390, 800])
-    def test_nothing_is_wider_than_the_screen(self, opened, width):
-        page = opened(viewport={"width": width, "height": 800})
+    def test_nothing_is_wider_than_the_screen(self, page, width):
+        page.set_viewport_size({"width": width, "height": 700})
         page.fill("#text", "a" * 60)
         page.locator("#count").filter(has_text="60").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
-    def test_nothing_moves_for_those_who_asked_for_less_motion(self, opened):
+    def test_nothing_moves_for_those_who_asked_for_less_motion(self, page):
         moving = """() => [...document.querySelectorAll("*")].filter((node) =>
             getComputedStyle(node).transitionDuration !== "0s").length"""
-        assert opened(reduced_motion="no-preference").evaluate(moving) > 0
-        assert opened().evaluate(moving) == 0
+        assert page.evaluate(moving) == 0
+        page.emulate_media(reduced_motion="no-preference")
+        assert page.evaluate(moving) > 0
 
-    def test_maps_are_as_sharp_as_the_screen(self, opened):
-        page = opened(device_scale_factor=3)
+    def test_maps_are_as_sharp_as_the_screen(self, browser, file):
+        page = browser.new_page(device_scale_factor=3)
+        page.goto(file.as_uri())
+        page.wait_for_selector(READY)
         wide, shown = page.evaluate(
             """() => { const map = document.querySelector("#map-canvas");
                 return [map.width, map.clientWidth]; }"""
         )
         assert wide == 3 * shown
+        page.close()
 
     def test_every_panel_says_what_to_look_for_and_leads_to_where_that_is_built(self, page):
         for panel in page.locator("section").all():
