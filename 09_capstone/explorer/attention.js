@@ -3,6 +3,7 @@
 import { byId, drawMap, element, largest, layerLabel, percent, shades, sign, visible } from "./show.js";
 import { strip } from "./strip.js";
 
+const CLEAR = 0.15, TIMES = 3; // a habit has this share of the weight, and so many times an even spread's
 const TELLING = 12; // characters of the shortest text by which a head is judged
 const LABELED = 64; // positions of the largest map whose rows and columns carry their characters
 
@@ -51,10 +52,10 @@ const SHORT = {
   "the last blank": "blank",
 };
 
-// The places that a head clearly prefers: a quarter of its weight and twice an even spread.
+// The places that a head clearly prefers to an even spread.
 function preferred({ places }) {
   return Object.entries(places)
-    .filter(([, { weight, even }]) => weight !== null && weight >= 0.25 && weight >= 2 * even)
+    .filter(([, { weight, even }]) => weight !== null && weight >= CLEAR && weight >= TIMES * even)
     .sort(([, a], [, b]) => b.weight - a.weight);
 }
 
@@ -66,7 +67,7 @@ export function sentenceOf(name, habits) {
   const spread = ` A row of it spreads like ${Math.exp(habits.entropy).toFixed(1)} equal weights.`;
   if (!liked) return `${name} has none of four plain habits: it puts ${others}.${spread}`;
   const [place, { weight, even }] = liked;
-  return `${name} looks at ${place}: ${percent(weight)} of its weight, where an even spread would put ${percent(even)}.`
+  return `${name} prefers ${place}: ${percent(weight)} of its weight, where an even spread would put ${percent(even)}.`
     + (others && ` It puts ${others}.`) + spread;
 }
 

@@ -56,7 +56,7 @@ export function nextPanel(view) {
     const left = drawn.cut.filter((cut) => !cut).length;
     const cutters = [top_k && `top-k ${top_k}`, top_p && `top-p ${top_p}`].filter(Boolean).join(" and ");
     return `drawn with ${percent(drawn.chance)}, from `
-      + (cutters ? `the ${left} that ${cutters} left` : `all ${left}`)
+      + (cutters ? `${left === 1 ? "the only one" : `the ${left}`} that ${cutters} left` : `all ${left}`)
       + (temperature === 1 ? "" : ` at temperature ${temperature}`);
   }
 

@@ -55,14 +55,15 @@ const view = {
   },
   chances: (at, reading) => softmax(view.logits(at, reading)),
   character: (at) => data.characters[view.tokens[at]],
-  surprise(at, reading = view.reading) {
-    return at > reading.start ? -Math.log(view.chances(at - 1, reading)[view.tokens[at]]) : null;
+  // -ln p of each character that the model sees. Nothing stands before the first, so it has none.
+  surprises(reading) {
+    const { start } = reading;
+    return reading.surprises ??= view.tokens.slice(start).map((token, t) =>
+      t ? -Math.log(view.chances(start + t - 1, reading)[token]) : null);
   },
   loss(reading) {
-    let sum = 0;
-    for (let at = reading.start + 1; at < view.tokens.length; at++) sum += view.surprise(at, reading);
-    const predicted = view.tokens.length - reading.start - 1;
-    return predicted > 0 ? sum / predicted : null;
+    const [, ...known] = view.surprises(reading);
+    return known.length ? known.reduce((a, b) => a + b) / known.length : null;
   },
   text: (from, to) => view.tokens.slice(Math.max(0, from), to).map((id) => data.characters[id]),
   window: () => view.text(view.reading.start), // what the model sees of it

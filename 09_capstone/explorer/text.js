@@ -24,7 +24,7 @@ export function textPanel(view) {
     at ??= view.at;
     const line = byId("surprise-note");
     if (!view.reading) return line.replaceChildren();
-    const surprise = view.surprise(at);
+    const surprise = view.surprises(view.reading)[at - view.reading.start];
     const where = `Character ${at + 1} of ${view.tokens.length}, `;
     line.replaceChildren(where, sign(view.character(at)));
     if (surprise === null) return line.append(": nothing that the model sees stands before it.");
@@ -59,7 +59,7 @@ export function textPanel(view) {
       return;
     }
     const start = view.reading.start;
-    const surprises = view.tokens.slice(start).map((_, i) => view.surprise(start + i));
+    const surprises = view.surprises(view.reading);
     const known = surprises.filter((surprise) => surprise !== null);
     const most = Math.max(1, ...known);
     shown.show(view.window(), start, view.at, view.drawn.length);
