@@ -314,8 +314,9 @@ class Explore:
 
     def __call__(self) -> int:
         run = pretrained_unless(self.run)
-        out = self.out or (RUNS if run == PRETRAINED else run) / "explore.html"
-        title = "The model in the box" if run == PRETRAINED else run.resolve().name
+        boxed = run.resolve() == PRETRAINED.resolve()
+        out = self.out or (RUNS if boxed else run) / "explore.html"
+        title = "The model in the box" if boxed else run.resolve().name
         write_explorer(run, out, title, partial(beginnings, run, usual=(LINE,)))
         print(visible(str(out)))
         if self.open:

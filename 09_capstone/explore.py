@@ -154,7 +154,7 @@ def rounding(model: TinyTransformerLM, weights: dict[str, Tensor]) -> tuple[torc
 def packed(
     model: TinyTransformerLM, weights: dict[str, Tensor], kind: torch.dtype
 ) -> dict[str, Any]:
-    """The weights as text, five characters for four bytes, which `unpack` of worker.js reads.
+    """The weights as text, five characters for four bytes, which `unpacked` of worker.js reads.
 
     All first bytes come before all second ones: those with the exponents are much alike, and a
     Huffman code takes a third less for them.

@@ -45,7 +45,7 @@ export function apply_temperature(logits, temperature) {
 
 // Whether each token stays: the k highest scores, and what ties with the k-th.
 export function top_k_filter(logits, k) {
-  const kth = logits.toSorted().at(-Math.min(k, logits.length));
+  const kth = logits.slice().sort().at(-Math.min(k, logits.length));
   return Array.from(logits, (logit) => logit >= kth);
 }
 

@@ -140,6 +140,12 @@ class TestTheModelInThePage:
         tokens = torch.tensor(tokenizer.encode("\n\nROMEO:\nBut, soft! what light"))
         assert agrees(model, tokens, ask(load(model), read(tokens))[1])
 
+    def test_no_score_is_too_large_for_its_softmax(self, ask):
+        model, tokens = random_model(CLASSIC), random_tokens(12)
+        for block in model.blocks:
+            block.attention.q_proj.weight.data *= 1000
+        assert agrees(model, tokens, ask(load(model), read(tokens))[1])
+
     def test_float32_weights_arrive_as_they_are(self, ask):
         model = random_model(CLASSIC)
         for parameter in model.parameters():
@@ -173,10 +179,16 @@ class TestTheModelInThePage:
     def test_what_is_off_adds_nothing_and_the_whole_model_is_remembered(self, ask):
         model, tokens = random_model(CLASSIC), random_tokens(12)
         off = {"heads": [[0, 1], [1, 2]], "mlps": [1]}
-        _, _, cut, whole, same = ask(
-            load(model), read(tokens), read(tokens, off=off), read(tokens), read(tokens, off=off)
+        _, _, cut, whole, same, other = ask(
+            load(model),
+            read(tokens),
+            read(tokens, off=off),
+            read(tokens),
+            read(tokens, off=off),
+            read(tokens, off={"heads": [[0, 0]], "mlps": []}),
         )
-        assert whole["cached"] == same["cached"] == 12 and agrees(model, tokens, whole)
+        assert whole["cached"] == same["cached"] == 12 and other["cached"] == 0
+        assert agrees(model, tokens, whole)
         with torch.no_grad():
             for layer, head in off["heads"]:
                 at = slice(4 * head, 4 * head + 4)
@@ -190,9 +202,10 @@ class TestTheModelInThePage:
         model, tokens = random_model(CLASSIC), random_tokens(16)
         at = 13  # in a window that has moved on
         start = window_start(len(tokens), CLASSIC.max_len)
-        _, _, inside, again = ask(
-            load(model), read(tokens), {"kind": "inside", "at": at}, read(tokens)
+        _, _, inside, longer = ask(
+            load(model), read(tokens[:-1]), {"kind": "inside", "at": at}, read(tokens)
         )
+        assert longer["cached"] == len(tokens) - 1 - start and agrees(model, tokens, longer)
         seen = {"stream": [], "attention": [], "mlp": []}
 
         def keep(name: str):
@@ -208,7 +221,6 @@ class TestTheModelInThePage:
         assert np.allclose(inside["lens"], torch.stack(spoken), atol=1e-5)
         for name, lengths in (("stream", "norms"), ("attention", "attention"), ("mlp", "mlp")):
             assert np.allclose(inside[lengths], [x.norm() for x in seen[name]], rtol=1e-5)
-        assert again["cached"] == len(tokens) - start
 
 
 class TestDrawing:
