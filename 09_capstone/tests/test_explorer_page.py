@@ -202,6 +202,21 @@ class TestTheText:
         shows("#most", "no longer sees the 32 before these: its context is 32")
         assert page.locator("#surprise [role=option]").count() == 20
 
+    def test_changes_that_come_while_another_is_read_all_arrive(self, page, shows):
+        page.evaluate("""() => {
+            const box = document.querySelector("#text");
+            for (const text of ["I", "I am", "I am here"]) {
+                box.value = text;
+                box.dispatchEvent(new Event("input"));
+            }
+            document.querySelectorAll("#parts button")[0].click();
+            document.querySelectorAll("#parts button")[1].click();
+            document.querySelector("#back").click();
+        }""")
+        shows("#count", "^9 of 9, 2 off$")
+        shows("#away-loss", "without these 2 parts")
+        shows("#depth-note", "am␣here")
+
 
 class TestWhatComesNext:
     @BOTH
