@@ -226,7 +226,15 @@ class TestTheModelInThePage:
 class TestDrawing:
     @pytest.mark.parametrize(
         "temperature, top_k, top_p",
-        [(1, None, None), (0.5, 3, None), (2, None, 0.6), (0.8, 4, 0.5), (1, 99, 1), (0, 2, 0.1)],
+        [
+            (1, None, None),
+            (0.5, 3, None),
+            (2, None, 0.6),
+            (0.8, 4, 0.5),
+            (1, 99, 1),
+            (0, 2, 0.1),
+            (1e-300, None, None),
+        ],
     )
     @torch.no_grad()
     def test_the_rules_leave_what_module_07_leaves(self, ask, temperature, top_k, top_p):
@@ -244,6 +252,13 @@ class TestDrawing:
         assert np.allclose(drawn["probabilities"], expected, atol=1e-5)
         assert drawn["kept"] == (expected > 0).tolist() == [not rule for rule in drawn["cut"]]
         assert drawn["chance"] == drawn["probabilities"][drawn["token"]] > 0
+
+    def test_of_equal_scores_top_k_keeps_all_and_top_p_the_fewest(self, ask):
+        model = random_model(replace(CLASSIC, vocab_size=4))
+        model.head.weight.data.zero_()
+        message = {"kind": "draw", "tokens": [0], "seed": 1, "step": 0}
+        _, most, fewest = ask(load(model), {**message, "top_k": 1}, {**message, "top_p": 0.5})
+        assert sum(most["kept"]) == 4 and sum(fewest["kept"]) == 2
 
     def test_a_seed_draws_the_same_on_every_machine_and_each_character_as_often_as_it_should(
         self, ask
