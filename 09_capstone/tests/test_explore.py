@@ -233,7 +233,6 @@ class TestDrawing:
             (0.8, 4, 0.5),
             (1, 99, 1),
             (0, 2, 0.1),
-            (1e-300, None, None),
         ],
     )
     @torch.no_grad()
@@ -252,6 +251,14 @@ class TestDrawing:
         assert np.allclose(drawn["probabilities"], expected, atol=1e-5)
         assert drawn["kept"] == (expected > 0).tolist() == [not rule for rule in drawn["cut"]]
         assert drawn["chance"] == drawn["probabilities"][drawn["token"]] > 0
+
+    def test_near_temperature_0_the_likeliest_is_all_but_certain(self, ask):
+        model = random_model(CLASSIC)
+        message = {"kind": "draw", "tokens": [0], "seed": 1, "step": 0}
+        _, cold, greedy = ask(
+            load(model), {**message, "temperature": 1e-300}, {**message, "temperature": 0}
+        )
+        assert cold["probabilities"] == greedy["probabilities"]
 
     def test_of_equal_scores_top_k_keeps_all_and_top_p_the_fewest(self, ask):
         model = random_model(replace(CLASSIC, vocab_size=4))
