@@ -202,9 +202,9 @@ class TestTheModelInThePage:
         model, tokens = random_model(CLASSIC), random_tokens(16)
         at = 13  # in a window that has moved on
         start = window_start(len(tokens), CLASSIC.max_len)
-        _, _, inside, longer = ask(
-            load(model), read(tokens[:-1]), {"kind": "inside", "at": at}, read(tokens)
-        )
+        looks = [{"kind": "inside", "at": place} for place in (start, at, start - 1)]
+        _, _, _, inside, outside, longer = ask(load(model), read(tokens[:-1]), *looks, read(tokens))
+        assert outside["message"] == f"position {start - 1} is not in the window that was read"
         assert longer["cached"] == len(tokens) - 1 - start and agrees(model, tokens, longer)
         seen = {"stream": [], "attention": [], "mlp": []}
 
