@@ -3,13 +3,16 @@ NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
 FITS = $(shell $(1) -c '$(NEEDED)' 2>/dev/null && echo $(1))
 PYTHON ?= $(firstword $(foreach minor,3 3.13 3.12 3.11 3.10,$(call FITS,python$(minor))) python3)
 
-.PHONY: train sample test learn notebooks stubs
+.PHONY: train sample explore test learn notebooks stubs
 
 train: .venv/learner
 	.venv/bin/tiny-transformer train
 
 sample: .venv/learner
 	.venv/bin/tiny-transformer sample --run 09_capstone/pretrained --tokens 500
+
+explore: .venv/learner
+	.venv/bin/tiny-transformer explore
 
 test: .venv/developer
 	.venv/bin/pytest -n auto --dist loadfile

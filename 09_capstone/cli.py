@@ -16,6 +16,7 @@ import tyro
 from torch import Tensor, nn
 
 from tiny_transformer.capstone import doors
+from tiny_transformer.capstone.explore import open_page, write_explorer
 from tiny_transformer.capstone.guide import Start, help_of_training, to_try
 from tiny_transformer.capstone.interchange import export_hf, export_onnx
 from tiny_transformer.capstone.mine import eager_unless_compiled, rehearse, your_parts
@@ -42,6 +43,7 @@ RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
 DRAFT_FROM = 2_000_000  # characters of the corpus: its table takes a hundred times as many bytes
+LINE = "But, soft! what light through yonder window breaks?"
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
 
 
@@ -174,11 +176,7 @@ class Sample:
             check_number("--top-p", self.top_p, above=0, most=1)
 
     def __call__(self) -> int:
-        if self.run or list(RUNS.glob("*/config.toml")):
-            run = chosen(self.run)
-        else:
-            run = PRETRAINED
-            print("not trained yet: this is the model that comes with the course", file=sys.stderr)
+        run = pretrained_unless(self.run)
         config = replace(read_run_config(run), mine=self.mine)
         voice = Voice(sure=not self.mine)
         with exercises(config, doors.of_model(config.model), partial(self.text, run, 2)):
@@ -301,6 +299,32 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Write one HTML file that shows the model from inside as it reads what you type, and open it.
+
+    It holds the weights and needs no server: send it to a friend.
+    """
+
+    run: Path | None = None
+    """The run folder. By default the newest run, or the pretrained model where there is none."""
+    out: Path | None = None
+    """The file. By default explore.html in the run folder, or in runs/ for the pretrained model."""
+    open: bool = True
+    """Open it in the browser."""
+
+    def __call__(self) -> int:
+        run = pretrained_unless(self.run)
+        boxed = run.resolve() == PRETRAINED.resolve()
+        out = self.out or (RUNS if boxed else run) / "explore.html"
+        title = "The model in the box" if boxed else run.resolve().name
+        write_explorer(run, out, title, partial(beginnings, run, usual=(LINE,)))
+        print(visible(str(out)))
+        if self.open:
+            open_page(out)
+        return 0
+
+
+@dataclass(frozen=True)
 class Verify:
     """Check that a run is what it says it is: a table, and exit status 1 if anything is not."""
 
@@ -333,6 +357,7 @@ def parse(args: list[str]) -> Callable[..., int]:
             | Annotated[Sample, tyro.conf.subcommand("sample")]
             | Annotated[Gallery, tyro.conf.subcommand("gallery")]
             | Annotated[Export, tyro.conf.subcommand("export")]
+            | Annotated[Explore, tyro.conf.subcommand("explore")]
             | Annotated[Verify, tyro.conf.subcommand("verify")]
             | Annotated[Learn, tyro.conf.subcommand("learn")]
             | Annotated[Hint, tyro.conf.subcommand("hint")]
@@ -423,6 +448,14 @@ def chosen(run: Path | None) -> Path:
     return run
 
 
+def pretrained_unless(run: Path | None) -> Path:
+    """The run asked for, else the newest, else the model that comes with the course."""
+    if run or list(RUNS.glob("*/config.toml")):
+        return chosen(run)
+    print("not trained yet: this is the model that comes with the course", file=sys.stderr)
+    return PRETRAINED
+
+
 def newest_run() -> Path:
     runs = sorted(RUNS.glob("*/config.toml"), key=lambda file: file.stat().st_mtime)
     if not runs:
@@ -430,11 +463,11 @@ def newest_run() -> Path:
     return runs[-1].parent
 
 
-def beginnings(run: Path, tokenizer: CharTokenizer) -> list[str]:
+def beginnings(run: Path, tokenizer: CharTokenizer, usual: tuple[str, ...] = PROMPTS) -> list[str]:
     """The usual prompts whose characters the model knows, else beginnings of its own lines."""
     known = characters_of(tokenizer)
-    if usual := [prompt for prompt in PROMPTS if set(prompt) <= set(known)]:
-        return usual
+    if readable := [prompt for prompt in usual if set(prompt) <= set(known)]:
+        return readable
     lines = []
     with suppress(CorpusError):  # the text is somewhere else by now
         lines = [line[:20] for line in text_of(run, 100_000).splitlines() if line.strip()]

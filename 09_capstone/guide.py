@@ -73,12 +73,17 @@ def to_try(settings: RunConfig, out: Path) -> list[str]:
         "to try next:",
         f"  tiny-transformer sample {run}",
         f"  tiny-transformer gallery {run}",
+        f"  tiny-transformer explore --run {shlex.quote(str(out))}",
     ]
-    like = replace(settings.model, vocab_size=ModelConfig.vocab_size)
-    same = (name for name, preset in PRESETS.items() if preset.model == like)
-    if larger := LARGER.get(next(same, "")):
+    if larger := LARGER.get(preset_of(settings.model) or ""):
         lines.append(f"  tiny-transformer train --preset {larger}{text}{mine}  ({ABOUT[larger]})")
     return lines
+
+
+def preset_of(model: ModelConfig) -> str | None:
+    """The preset whose model has this shape, whatever its text."""
+    like = replace(model, vocab_size=ModelConfig.vocab_size)
+    return next((name for name, preset in PRESETS.items() if preset.model == like), None)
 
 
 def help_of_training(preset: str, base: RunConfig) -> str:

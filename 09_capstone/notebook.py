@@ -193,6 +193,20 @@ show_layer(0)
 _ = interact(show_layer, layer=(0, model.config.n_layers - 1))
 
 # %% [markdown]
+# ## Your model from inside
+#
+# One HTML file that holds the weights of this run and computes with them in the browser: type a
+# line, and see every head read it, what each layer would say, and what the loss becomes without a
+# head. **Predict** which head of the first layer is missed most, then press "try each in turn".
+
+# %%
+subprocess.run(
+    [sys.executable, "-m", "tiny_transformer.capstone", "explore", "--run", out, "--no-open"],
+    check=True,
+)
+Markdown(f"[open the page]({out}/explore.html)")
+
+# %% [markdown]
 # ## Play
 
 

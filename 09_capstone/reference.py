@@ -7,6 +7,7 @@ TensorBoard log, and at the end `loss.png` and `samples.md`.
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -187,10 +188,7 @@ def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
         check_model_fits(config)
     except ValueError as error:
         raise ValueError(f"{run / 'config.toml'}: {error}") from None
-    try:
-        path, state = run / "best", load_checkpoint(run / "best")
-    except FileNotFoundError:  # interrupted before its first evaluation
-        path, state = run / "last", load_checkpoint(run / "last")
+    path, state = best_checkpoint(run)
     check_settings(state, as_saved(config), path, only="model.")
     characters = state.get("characters")
     if not isinstance(characters, str) or list(characters) != sorted(set(characters)):
@@ -202,3 +200,11 @@ def load_run(run: Path) -> tuple[TinyTransformerLM, CharTokenizer]:
         raise ValueError(f"{path} is not of this run: {error}") from None
     model.load_state_dict(state["model"])
     return model.eval(), tokenizer
+
+
+def best_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """Where the best state of a run so far is, and what it holds."""
+    try:
+        return run / "best", load_checkpoint(run / "best")
+    except FileNotFoundError:  # interrupted before its first evaluation
+        return run / "last", load_checkpoint(run / "last")

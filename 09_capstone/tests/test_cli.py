@@ -178,19 +178,27 @@ EXPORT = [
     (["--to", "onnx", "--out", "FOLDER"], "--out is FOLDER, which holds other things"),
     (["--to", "onnx", "--out", "SHORT"], "--out is SHORT, which is no folder"),
 ]
-COMMANDS = [["sample"], ["gallery"], ["export", "--to", "onnx", "--out", "NEW"], ["verify"]]
+EXPLORE = [
+    (["--out", "FOLDER"], "--out is FOLDER, which is a folder; it must be a file"),
+    (["--out"], "--out"),
+    (["--no-opne"], "--no-opne"),
+    ([], "this run expects a whole number"),  # the step of its checkpoint, which has none
+]
+EXPORTED = ["export", "--to", "onnx", "--out", "NEW"]
+COMMANDS = [["sample"], ["gallery"], ["explore", "--no-open"], EXPORTED, ["verify"]]
 TRAIN += [(["--config", f"SETTINGS{i}"], said) for i, said in enumerate(SETTINGS.values())]
 CASES = [
     *((["train", "--preset", "smoke", "--corpus", "TEXT", *args], said) for args, said in TRAIN),
     *((["sample", "--run", "RUN", *args], said) for args, said in SAMPLE),
     *((["gallery", "--run", "RUN", *args], said) for args, said in GALLERY),
     *((["export", "--run", "RUN", *args], said) for args, said in EXPORT),
+    *((["explore", "--run", "RUN", *args], said) for args, said in EXPLORE),
     *(([*command, "--run", "NOWHERE"], "--run: no run at NOWHERE") for command in COMMANDS),
     *(([*command, "--run", "SHORT"], "--run: no run at SHORT") for command in COMMANDS),
     *(
         ([*command, "--run", f"RUN{i}"], said)
         for i, said in enumerate(RUNS.values())
-        for command in COMMANDS[:3]  # verify has a table to say it in
+        for command in COMMANDS[:-1]  # verify has a table to say it in
     ),
     (["progress", "--fast"], "--fast"),
     (["hint", "casual_mask"], "did you mean causal_mask?"),

@@ -161,14 +161,15 @@ class TestTheEndOfARun:
     def test_it_says_what_to_try(self, preset, tmp_path):
         lines = to_try(PRESETS[preset], tmp_path / "a run")
         commands = [shlex.split(line.partition("  (")[0]) for line in lines[1:]]
-        assert [words[:2] for words in commands[:2]] == [
+        assert [words[:2] for words in commands[:3]] == [
             ["tiny-transformer", "sample"],
             ["tiny-transformer", "gallery"],
+            ["tiny-transformer", "explore"],
         ]
         for words in commands:
             cli.parse(words[1:])
-        assert cli.parse(commands[0][1:]).run == tmp_path / "a run"
-        larger = [cli.parse(words[1:]).preset for words in commands[2:]]
+        assert {cli.parse(words[1:]).run for words in commands[:3]} == {tmp_path / "a run"}
+        larger = [cli.parse(words[1:]).preset for words in commands[3:]]
         assert larger == ([LARGER[preset]] if preset in LARGER else [])
 
     def test_a_larger_run_has_what_is_one_s_own(self, tmp_path):
@@ -179,7 +180,7 @@ class TestTheEndOfARun:
 
     def test_a_shape_of_one_s_own_has_no_larger_preset(self, tmp_path):
         wide = replace(PRESETS["cpu"].model, d_model=64)
-        assert len(to_try(replace(PRESETS["cpu"], model=wide), tmp_path)) == 3
+        assert len(to_try(replace(PRESETS["cpu"], model=wide), tmp_path)) == 4
 
     def test_a_trained_preset_is_known_by_its_shape_whatever_the_vocabulary(self, tmp_path):
         other = replace(PRESETS["cpu"].model, vocab_size=90)
