@@ -40,6 +40,8 @@ class Sharded:
             self.mesh = DeviceMesh.from_group(group_on(device), device.type)
             for part in (*self.model.blocks, self.model):
                 fully_shard(part, mesh=self.mesh)
+                # Some versions of PyTorch take gloo's sum for the average (its issue 162338).
+                part.set_force_sum_reduction_for_comms(True)
         passes = count(1)
         # Gradients are averaged in the last of a step's passes, when they are whole.
         self.model.register_forward_pre_hook(
