@@ -30,6 +30,7 @@ class RunConfig:
     mine: bool = False  # build the capstone from your exercises, where they are started
     same_start: bool = False  # --mine begins with the reference's first weights, to compare
     keep: int = 0  # numbered checkpoints to keep beside last/ and best/, the best so many
+    shard: bool = False  # several processes share the weights too: each keeps a part of them
     snapshots: int = 0  # weights to keep in bfloat16, from so many moments evenly over log(step)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

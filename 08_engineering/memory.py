@@ -81,7 +81,8 @@ def trained(config: RunConfig, processes: int) -> int:
     model, train = config.model, config.train
     batch = train.batch_size // processes
     copies = 3 if train.optimizer == "muon" else 4  # Muon keeps one average, AdamW two
-    numbers = copies * learned(model) + tabled(model)
+    parts = processes if config.shard else 1
+    numbers = copies * learned(model) // parts + tabled(model)
     windows = batch * (model.max_len + 1)
     width = model.n_layers * (4 * model.d_model + model.d_ff)
     kept = batch // train.accumulate * model.max_len * width

@@ -91,15 +91,8 @@ class Processes:
         """The model as the training loop needs it, its gradients averaged over the processes."""
         if self.count == 1:
             return model
-        group, device = None, next(model.parameters()).device
-        if device.type == "cuda":
-            # NCCL does not notice that a process is gone: it waits. So wait in the backward pass,
-            # where nothing has changed yet, and less than the 30 s after which torchrun kills.
-            os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
-            torch.cuda.set_device(device)
-            group = dist.new_group(backend="nccl", timeout=timedelta(seconds=20))
         with noticing_loss():
-            return Parallel(model, accumulate, group)
+            return Parallel(model, accumulate, group_on(next(model.parameters()).device))
 
     def steps(
         self, steps: Iterator[Any], batches: torch.Generator, seed: int, done: int
@@ -157,6 +150,17 @@ class Parallel(DistributedDataParallel):
         self.passes += 1
         self.require_backward_grad_sync = self.passes % self.accumulate == 0
         return super().forward(tokens)
+
+
+def group_on(device: torch.device) -> dist.ProcessGroup:
+    """All processes, as those that exchange what lies on such a device."""
+    if device.type != "cuda":
+        return dist.group.WORLD
+    # NCCL does not notice that a process is gone: it waits. So wait in the backward pass, where
+    # nothing has changed yet, and less than the 30 s after which torchrun kills.
+    os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+    torch.cuda.set_device(device)
+    return dist.new_group(backend="nccl", timeout=timedelta(seconds=20))
 
 
 def own_seed(*numbers: int) -> int:

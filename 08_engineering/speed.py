@@ -30,10 +30,11 @@ class Arithmetic:
     chosen: str = ""
 
 
-def choose_arithmetic(config: RunConfig, device: torch.device) -> Arithmetic:
+def choose_arithmetic(config: RunConfig, device: torch.device, sharded: bool = False) -> Arithmetic:
     """What `config` says, and where it leaves the choice, what the device is best at.
 
     A setting of one of `bf16` and `fp16` decides about both: a run without either is in float32.
+    A run whose weights are `sharded` is not compiled.
 
     Raises:
         ValueError: if the run must be compiled, and cannot be here.
@@ -49,13 +50,14 @@ def choose_arithmetic(config: RunConfig, device: torch.device) -> Arithmetic:
         }[half]
         chosen.append(what)
         otherwise.append(other)
-    compiled = bool(config.compile)
+    compiled, obstacle = bool(config.compile), ""
+    if compiled or (config.compile is None and device.type == "cuda"):
+        obstacle = "its weights are sharded" if sharded else compile_obstacle(device)
     if config.compile is None and device.type == "cuda":
-        obstacle = compile_obstacle(device)
         compiled = not obstacle
         chosen.append("compiled" if compiled else f"not compiled, since {obstacle}")
         otherwise += ["--compile False"] if compiled else []
-    elif compiled and (obstacle := compile_obstacle(device)):
+    elif obstacle:
         raise ValueError(f"compile is True, but {obstacle}; train with --compile False")
     line = ""
     if chosen and device.type == "cuda":  # elsewhere there was no choice
@@ -102,16 +104,17 @@ def deterministic() -> Iterator[None]:
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def freed_memory_kept(largest: int = 2**25) -> Iterator[None]:
     """Meanwhile Linux's C library keeps what is freed for the next step, which needs it again.
 
-    Otherwise it gives large blocks back to the system, which has to clean new ones each time.
+    Otherwise it gives large blocks back to the system, which has to clean new ones each time. It
+    still does with those of more bytes than `largest`, 32 MiB or less.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks of up to 32 MiB are the library's,
+    libc.mallopt(-3, largest)  # M_MMAP_THRESHOLD: blocks of up to this are the library's,
     libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: and so is 1 GiB of them while unused
     try:
         yield

@@ -20,6 +20,7 @@ from tiny_transformer.capstone.session import (
     interruptions,
     saved_when_lost,
 )
+from tiny_transformer.capstone.snapshots import snapshot_steps
 from tiny_transformer.data.encoded import encode_text
 from tiny_transformer.embeddings.reference import CharTokenizer
 from tiny_transformer.engineering.config import RunConfig, read_run_config
@@ -62,7 +63,8 @@ def train(
 
     With `resume` an interrupted run goes on from `last/`, and on the CPU it ends with the same
     bytes as if nothing had happened. Of several `processes` the first evaluates, writes and returns
-    a loss; each has dropout of its own, and a checkpoint holds the first one's random state.
+    a loss; each has dropout of its own, and a checkpoint holds the first one's random state. With
+    `config.shard` they share the weights too, and it has the whole of them only to do so.
 
     Raises:
         ValueError: if settings, corpus and folder do not fit together, or the loss diverges.
@@ -75,8 +77,9 @@ def train(
         check_training_fits(config, chosen, processes.count)
         text = encode_text(config.corpus)
     device = processes.device(chosen)
+    shard = config.shard and processes.count > 1
     # All cards of a machine do as its first one does: their gradients are averaged.
-    use = choose_arithmetic(config, chosen)
+    use = choose_arithmetic(config, chosen, shard)
     if use.chosen and processes.first:
         print(use.chosen, flush=True)
 
@@ -91,7 +94,8 @@ def train(
             f"context (model.max_len) of {config.model.max_len} needs more: use a longer text"
         )
     val_tokens = val_tokens[: config.eval_tokens].to(device)
-    optimizer = make_optimizer(model.to(device), config.train)
+    home = torch.device("cpu") if shard else device  # of the whole model
+    optimizer = make_optimizer(model.to(home), config.train)
     batches = torch.Generator().manual_seed(config.seed)
     scaler = torch.amp.GradScaler(device.type) if use.fp16 else None
     session = Session(model, optimizer, batches, text, config, scaler)
@@ -107,8 +111,18 @@ def train(
             "start with --node-rank 0 here, or move the folder"
         )
 
+    if shard:
+        from tiny_transformer.engineering.sharding import Sharded  # its imports take seconds
+
+        parts = Sharded(model, optimizer, config.train, device)
+        trained, optimizer = parts.model, parts.optimizer
+        if not processes.first:  # let go of the whole one
+            session.optimizer = optimizer
+    else:
+        trained = torch.compile(model) if use.compile else model
+        trained = processes.parallel(trained, config.train.accumulate)
     steps = training_steps(
-        processes.parallel(torch.compile(model) if use.compile else model, config.train.accumulate),
+        trained,
         optimizer,
         train_tokens,
         config.train,
@@ -119,27 +133,34 @@ def train(
         scaler=scaler,
     )
     steps = processes.steps(steps, batches, config.seed, session.step)
+    moments = snapshot_steps(config.snapshots, config.train.max_steps)
     with (
         matmul_precision(config.matmul_precision, device),
         deterministic() if use.compile and device.type == "cpu" else nullcontext(),
-        freed_memory_kept(),
+        # Shared weights come and go, and those that have gone must take no memory.
+        freed_memory_kept(2**20) if shard else freed_memory_kept(),
         Reporter(out, config, session) if processes.first else nullcontext() as reporter,
         interruptions() as interrupted,
-        saved_when_lost(session, out, processes),
+        saved_when_lost(session, out, processes, shard),
     ):
         for session.step, loss in steps:
             loss = processes.mean(loss)
             finished = session.step == config.train.max_steps
             due = finished or session.step % config.eval_every == 0
+            if shard and (due or session.step in moments):
+                parts.gather()
             if processes.first and due:
-                session.val_loss = evaluate(model, val_tokens, use.bf16)
+                session.val_loss = evaluate(model.to(device), val_tokens, use.bf16)
                 with matmul_precision("highest", device):  # others keep code for each new length
                     sample = speak(model, tokenizer, config.seed)
                 reporter.evaluated(loss, sample)
                 session.save_evaluated(out, config.keep)
+                model.to(home)
             elif processes.first:
                 reporter.trained(loss)
             if not finished and processes.any(interrupted()):
+                if shard:
+                    parts.gather()
                 if processes.first:
                     session.save(out / "last")
                 raise KeyboardInterrupt

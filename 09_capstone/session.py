@@ -391,19 +391,23 @@ def interruptions() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def saved_when_lost(session: Session, out: Path, processes: Processes) -> Iterator[None]:
+def saved_when_lost(
+    session: Session, out: Path, processes: Processes, shard: bool
+) -> Iterator[None]:
     """When another process is gone, save the last whole step, say how to go on, and end.
 
-    It is said while `interruptions` are held: torchrun ends what is left of its processes.
+    With `shard` its part of the weights is gone too, and nothing can be saved. All is said while
+    `interruptions` are held: torchrun ends what is left of its processes.
     """
     try:
         yield
     except ProcessLost as lost:
-        if processes.first:
+        if processes.first and not shard:
             session.save(out / "last")
         print(
             f"\ntiny-transformer: process {processes.rank} of {processes.count} lost another one "
-            f"after step {session.step}; to go on: {resume_command(out, processes)}\n"
+            f"after step {session.step}; to go on{' from the last checkpoint' if shard else ''}: "
+            f"{resume_command(out, processes)}\n"
             f"({lost.__cause__})",
             file=sys.stderr,
             flush=True,

@@ -588,6 +588,14 @@ class TestChooseArithmetic:
         with pytest.raises(ValueError, match=sentence):
             choose_arithmetic(RunConfig(compile=True), device)
 
+    def test_a_run_whose_weights_are_sharded_is_not_compiled(self, card):
+        card((8, 0), "")
+        use = choose_arithmetic(RunConfig(), self.CUDA, sharded=True)
+        assert not use.compile and "not compiled, since its weights are sharded" in use.chosen
+        sentence = "compile is True, but its weights are sharded; train with --compile False"
+        with pytest.raises(ValueError, match=sentence):
+            choose_arithmetic(RunConfig(compile=True), torch.device("cpu"), sharded=True)
+
     def test_two_precisions_at_once_are_an_error(self):
         with pytest.raises(ValueError, match="fp16 is True, and so is bf16"):
             RunConfig(bf16=True, fp16=True)

@@ -31,9 +31,17 @@ CONTENDERS = {
 }
 
 
+Contenders = dict[str, tuple[Callable[[ModelConfig], nn.Module], RunConfig]]
+
+
 def main(rounds: int = 10, steps: int = 10) -> None:
-    stepping = {name: prepare(*contender) for name, contender in CONTENDERS.items()}
-    seconds = {name: [] for name in CONTENDERS}
+    print_table(*speeds(CONTENDERS, rounds, steps))
+
+
+def speeds(contenders: Contenders, rounds: int, steps: int) -> tuple[list[str], list[list[str]]]:
+    """The header of a table, and a row for each contender."""
+    stepping = {name: prepare(*contender) for name, contender in contenders.items()}
+    seconds = {name: [] for name in contenders}
     products = []
     for _ in range(rounds):
         products.append(matrix_product())
@@ -44,14 +52,14 @@ def main(rounds: int = 10, steps: int = 10) -> None:
             seconds[name].append((time.perf_counter() - start) / steps)
     peak = median(products)
     rows = []
-    for name, (_, config) in CONTENDERS.items():
+    for name, (_, config) in contenders.items():
         step, tokens = median(seconds[name]), config.train.batch_size * config.model.max_len
         flops = flops_per_token(config.model) * tokens / step
         rows.append(
             [name, f"{step * 1e3:.1f}", f"{tokens / step:,.0f}", f"{flops / 1e9:.0f}"]
             + [f"{flops / peak:.0%}"]
         )
-    print_table(["model", "ms/step", "tokens/s", "GFLOP/s", f"of {peak / 1e9:.0f} GFLOP/s"], rows)
+    return ["model", "ms/step", "tokens/s", "GFLOP/s", f"of {peak / 1e9:.0f} GFLOP/s"], rows
 
 
 def prepare(kind: Callable[[ModelConfig], nn.Module], config: RunConfig) -> Callable[[], None]:

@@ -467,6 +467,14 @@ class TestMemory:
         ):
             check_training_fits(config, torch.device("cpu"))
 
+    def test_a_model_too_large_for_one_process_fits_those_that_share_it(self, monkeypatch):
+        has(monkeypatch, 10**9)
+        large = ModelConfig(d_model=1024, n_layers=6, d_ff=4096)
+        config = replace(PRESETS["smoke"], model=large, shard=True)
+        check_training_fits(config, torch.device("cpu"), processes=2)
+        with pytest.raises(ValueError, match="model.d_model is 1024"):
+            check_training_fits(config, torch.device("cpu"))
+
     def test_a_gpu_counts_where_it_trains(self, monkeypatch):
         has(monkeypatch, 64 * 10**9)
         gpu = SimpleNamespace(total_memory=10**9)

@@ -16,6 +16,7 @@ import torch
 
 from tiny_transformer.capstone.cli import main
 from tiny_transformer.capstone.reference import load_run, train
+from tiny_transformer.capstone.session import flatten
 from tiny_transformer.engineering.config import PRESETS, RunConfig
 from tiny_transformer.engineering.processes import Processes
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint
@@ -130,7 +131,8 @@ def options(config: RunConfig, out: Path) -> list[object]:
         *("train", "--preset", "smoke", "--out", out, "--corpus", config.corpus),
         *("--log-every", config.log_every, "--eval-every", config.eval_every),
         *("--train.max-steps", recipe.max_steps, "--train.accumulate", recipe.accumulate),
-        *("--train.max-lr", recipe.max_lr),
+        *("--train.max-lr", recipe.max_lr, "--train.optimizer", recipe.optimizer),
+        *(["--shard"] if config.shard else []),
     ]
 
 
@@ -189,6 +191,41 @@ def test_a_run_goes_on_on_two_machines_of_which_one_has_its_folder(
     assert load_checkpoint(out / "last")["step"] == 60
     train(config, out, resume=True)
     assert_is_the_run(out, alone)
+
+
+def test_processes_that_share_the_weights_train_as_one_does_until_one_is_killed(
+    config, alone, tmp_path
+):
+    out, config = tmp_path / "run", replace(config, shard=True)
+    command = options(config, out)
+    (status, printed), _ = signal_one_of_two(55, signal.SIGKILL, command, tmp_path, tmp_path)
+    assert status != 0 and "09_capstone" not in printed, "a traceback"
+    assert "after step 54; to go on from the last checkpoint: torchrun" in printed
+    assert load_checkpoint(out / "last")["step"] == 50
+    train(config, out, resume=True)
+    assert_is_the_run(out, alone)
+
+
+def test_a_run_goes_on_with_shared_weights_and_without(config, tmp_path, monkeypatch):
+    # Unclipped: both optimizers and clipping would hide gradients that are twice as long.
+    recipe = replace(config.train, max_steps=12, optimizer="muon", max_norm=100.0)
+    config = replace(config, shard=True, eval_every=6, train=recipe)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    train(config, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "get_batch", signaled(3, signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, out)
+    command = ("train", "--out", out, "--resume")
+    ended = signal_one_of_two(5, signal.SIGTERM, command, tmp_path, tmp_path)
+    assert "stopped; to go on: torchrun" in ended[0][1]
+    saved, like = (load_checkpoint(run / "last") for run in (out, whole))
+    assert saved["step"] == 8 and flatten(saved).keys() == flatten(like).keys()
+    train(config, out, resume=True)
+    assert_is_the_run(out, whole)
+    ends = (load_checkpoint(run / "last")["optimizer"]["state"] for run in (out, whole))
+    for ours, theirs in zip(*(end.values() for end in ends), strict=True):
+        torch.testing.assert_close(ours["mean"], theirs["mean"], rtol=0, atol=1e-5)
 
 
 def test_a_batch_that_cannot_be_shared_is_told_by_the_first(config, tmp_path):

@@ -169,7 +169,7 @@ class TestArithmetic:
             with monkeypatch.context() as patch:
                 if arithmetic:
                     what = "tiny_transformer.capstone.reference.choose_arithmetic"
-                    patch.setattr(what, lambda config, device: half)
+                    patch.setattr(what, lambda *_: half)
                 interrupt_at(patch, 1, signal.SIGINT)
                 with pytest.raises(KeyboardInterrupt):
                     train(brief, out, resume=(out / "config.toml").exists())
@@ -187,7 +187,7 @@ class TestArithmetic:
         line = "Tesla T4 (sm_75): float16 with a gradient scaler, compiled; otherwise: ..."
         use = Arithmetic(False, True, False, line)
         what = "tiny_transformer.capstone.reference.choose_arithmetic"
-        monkeypatch.setattr(what, lambda config, device: use)
+        monkeypatch.setattr(what, lambda *_: use)
         train(replace(brief, train=replace(brief.train, max_steps=1)), tmp_path / "run")
         assert capsys.readouterr().out.count(line) == 1
 
