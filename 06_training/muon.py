@@ -48,11 +48,14 @@ class Muon(AdamW):
                 self.state[p] = dict(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
             self.state[p]["step"] += 1
         states = [self.state[p] for p in params]
-        torch._fused_adamw_(
+        numbers = (
             params,
             [p.grad for p in params],
             [state["mean"] for state in states],
             [state["square"] for state in states],
+        )
+        torch._fused_adamw_(
+            *([own_part(tensor) for tensor in tensors] for tensors in numbers),
             [],
             [torch.tensor(float(self.state[p]["step"]), device=p.device) for p in params],
             lr=group["lr"],
@@ -63,6 +66,11 @@ class Muon(AdamW):
             amsgrad=False,
             maximize=False,
         )
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor that several share; of others all."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 # The first three quintics of Polar Express (Amsel et al. 2025). Together they take singular values

@@ -6,13 +6,12 @@ last column has those, to hold beside the memory without libraries.
 """
 
 import sys
-from dataclasses import replace
 
 from memory import PEAKS, measure, peaks
 from table import print_table
 from training_speed import speeds
 
-from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.engineering.config import PRESETS, override
 from tiny_transformer.tiny_lm.modern import build, count_modern_parameters
 
 SHAPES = {"0.8 M": (128, 4), "3 M": (256, 4), "10 M": (384, 6), "30 M": (640, 6)}  # width, blocks
@@ -20,7 +19,9 @@ CPU = PRESETS["cpu"]
 CONTENDERS = {
     name: (
         build,
-        replace(CPU, model=replace(CPU.model, d_model=d, d_ff=4 * d, n_layers=n, n_heads=d // 64)),
+        override(
+            CPU, {"model": dict(d_model=d, d_ff=4 * d, n_layers=n, n_heads=d // 64, ngrams=0)}
+        ),
     )
     for name, (d, n) in SHAPES.items()
 }
