@@ -33,6 +33,16 @@ class Raised:
     message: str
 
 
+class WithGradient(list):
+    """A tensor and its gradient."""
+
+    def __init__(self, tensor: Tensor, gradient: Tensor):
+        super().__init__((tensor, gradient))
+
+    def __repr__(self) -> str:
+        return f"{self[0]} with gradient {self[1]}"
+
+
 @dataclass(frozen=True)
 class Call:
     """One call: what was called, with copies of its arguments before it and after it."""
@@ -43,6 +53,7 @@ class Call:
     after: dict[str, Any]
     result: Any
     shapes: str  # the docstring that names the dimensions
+    read: bool = False  # a property, which takes no parentheses
 
     @property
     def came_back(self) -> list[Any]:
@@ -84,7 +95,14 @@ class Recorder:
         return noted
 
     def note(
-        self, function: Callable, of: str, method: str, doc: str, args: tuple, options: dict
+        self,
+        function: Callable,
+        of: str,
+        method: str,
+        doc: str,
+        args: tuple,
+        options: dict,
+        read: bool = False,
     ) -> Any:
         if self.inside:
             return function(*args, **options)
@@ -94,12 +112,13 @@ class Recorder:
             result = function(*args, **options)
         except Exception as error:
             after = copied(named(function, args, options))
-            self.calls.append(Call(of, method, before, after, Raised(type(error), str(error)), doc))
+            raised = Raised(type(error), str(error))
+            self.calls.append(Call(of, method, before, after, raised, doc, read))
             raise
         finally:
             self.inside = False
         after = copied(named(function, args, options))
-        self.calls.append(Call(of, method, before, after, copied(result), doc))
+        self.calls.append(Call(of, method, before, after, copied(result), doc, read))
         return result
 
     def noting_class(self, watched: type, methods: list[str]) -> type:
@@ -124,7 +143,9 @@ class Recorder:
         def of_method(name: str) -> Any:
             attribute = inspect.getattr_static(watched, name)
             if isinstance(attribute, property):
-                return property(lambda self: recorder.of_object(self, attribute.fget, name, (), {}))
+                return property(
+                    lambda self: recorder.of_object(self, attribute.fget, name, (), {}, read=True)
+                )
             return lambda self, *args, **options: recorder.of_object(
                 self, getattr(watched, name), name, args, options
             )
@@ -134,13 +155,19 @@ class Recorder:
         return type(self.name, (watched,), {**body, **names, "__init__": __init__})
 
     def of_object(
-        self, made: Any, function: Callable, name: str, args: tuple, options: dict
+        self,
+        made: Any,
+        function: Callable,
+        name: str,
+        args: tuple,
+        options: dict,
+        read: bool = False,
     ) -> Any:
         method = "" if name == "forward" else name
         doc = function.__doc__ or type(made).__mro__[1].__doc__ or ""
         bound = functools.partial(function, made)
         return self.note(
-            bound, vars(made).get("_of", type(made).__name__), method, doc, args, options
+            bound, vars(made).get("_of", type(made).__name__), method, doc, args, options, read
         )
 
     def begin_alike(self, module: nn.Module) -> None:
@@ -171,7 +198,11 @@ def copied(value: Any) -> Any:
         return Named(type(value).__name__)
     if isinstance(value, Tensor):
         kept = value.detach().clone()
-        return [kept, value.grad.clone()] if value.is_leaf and value.grad is not None else kept
+        return (
+            WithGradient(kept, value.grad.clone())
+            if value.is_leaf and value.grad is not None
+            else kept
+        )
     if isinstance(value, dict):
         return {key: copied(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
