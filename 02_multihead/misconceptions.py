@@ -283,6 +283,12 @@ MISCONCEPTIONS = [
         "neighbors. Weights trained elsewhere would be dealt out to the wrong heads.",
     ),
     Misconception(
+        "split_heads",
+        wrong=lambda x, n_heads: torch.stack(x.split(n_heads, dim=-1), dim=1),
+        hint="Each of your heads is n_heads features wide. n_heads is how many there are; each is "
+        "d_model / n_heads wide. (`split` asks for the width of a piece, `chunk` for how many.)",
+    ),
+    Misconception(
         "merge_heads",
         wrong=lambda x: x.reshape(len(x), x.size(2), -1),
         hint="The shape is right and the features are not: reshaping without moving the head axis "

@@ -722,4 +722,97 @@ def sinusoidal_positions(T, d_model):
         ),
         right=True,
     ),
+    Slip(
+        "sinusoidal_positions",
+        "sign forgotten",
+        """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T).unsqueeze(1)
+    freq = 10000.0 ** (torch.arange(0, d_model, 2) / d_model)
+    p = torch.zeros(T, d_model)
+    p[:, 0::2] = torch.sin(t * freq)
+    p[:, 1::2] = torch.cos(t * freq)
+    return p
+""",
+        say=[r"position \* 10000", r"both together"],
+        never=[r"exponents of 10000 were", r"0.102"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "1/10000 multiplied: t * 10000^..",
+        """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T).unsqueeze(1)
+    freq = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
+    p = torch.zeros(T, d_model)
+    p[:, 0::2] = torch.sin(t / freq)
+    p[:, 1::2] = torch.cos(t / freq)
+    return p
+""",
+        say=[r"position \* 10000", r"both together"],
+        never=[r"exponents of 10000 were", r"example"],
+    ),
+    Slip(
+        "rotate",
+        "sign of the exponent",
+        but(
+            ROTATE,
+            "(-torch.arange(0, d, 2, device=positions.device) / d)",
+            "(torch.arange(0, d, 2, device=positions.device) / d)",
+        ),
+        say=[r"position \* 10000", r"both together"],
+        never=[r"exponents of 10000 were"],
+    ),
+    Slip(
+        "rotate",
+        "neighbors in, halves out",
+        but(ROTATE, "x[..., : d // 2], x[..., d // 2 :]", "x[..., 0::2], x[..., 1::2]"),
+        say=[r"0, 2, 4, 6, 1, 3, 5, 7"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "rotate",
+        "halves exchanged when joined",
+        but(
+            ROTATE,
+            "(a * cos - b * sin, a * sin + b * cos)",
+            "(a * sin + b * cos, a * cos - b * sin)",
+        ),
+        say=[r"4, 5, 6, 7, 0, 1, 2, 3"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "rotate",
+        "halves exchanged when taken",
+        but(ROTATE, "a, b = x", "b, a = x"),
+        say=[r"4, 5, 6, 7, 0, 1, 2, 3"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "ids from 1",
+        """
+class CharTokenizer:
+    def __init__(self, text):
+        if not text:
+            raise ValueError("text has no characters")
+        self.chars = sorted(set(text))
+        self.ids = {c: i for i, c in enumerate(self.chars, start=1)}
+
+    @property
+    def vocab_size(self):
+        return len(self.chars)
+
+    def encode(self, text):
+        for c in text:
+            if c not in self.ids:
+                raise ValueError(f"{c!r} is not in the vocabulary")
+        return [self.ids[c] for c in text]
+
+    def decode(self, tokens):
+        return "".join(self.chars[int(i)] for i in tokens)
+""",
+        say=[r"should get 0 to 8"],
+        never=[r"IndexError"],
+    ),
 ]

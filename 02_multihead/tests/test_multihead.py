@@ -384,6 +384,18 @@ class TestRotate:
         out = out[0] if explicit else out
         torch.testing.assert_close(out, layer.out_proj(heads.transpose(1, 2).flatten(2)))
 
+    @pytest.mark.parametrize("explicit", [False, True])
+    def test_is_given_queries_and_keys_head_by_head(self, impl, explicit):
+        layer = layer_that_uses(impl, "rotate")
+        given, options = [], {"return_weights": True} if explicit else {}
+        layer(torch.randn(2, 5, 16), rotate=lambda x: given.append(tuple(x.shape)) or x, **options)
+        other = [shape for shape in given if shape[-3:] != (4, 5, 4)]
+        assert not other, (
+            f"with x (2, 5, 16) and 4 heads `rotate` is given a tensor {other[0]}; it should be "
+            "given the queries and the keys, each (B, n_heads, T, d_head), here (2, 4, 5, 4): "
+            "every head is turned by the same angles, and the last two axes tell which."
+        )
+
     def test_the_weights_are_those_of_what_was_turned(self, impl):
         layer = layer_that_uses(impl, "rotate", causal=False)
         _, weights = layer(torch.randn(2, 5, 16), return_weights=True, rotate=torch.zeros_like)
