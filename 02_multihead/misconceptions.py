@@ -188,6 +188,21 @@ class TurnsInAnotherWay(ScalesByTheModel):
         return self.finish(q, k, v, return_weights)
 
 
+class ReshapesTheHeads(TurnsInAnotherWay):
+    def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
+        return rotate(q), rotate(k), v
+
+    def finish(self, q: Tensor, k: Tensor, v: Tensor, return_weights: bool) -> Any:
+        heads, weights = self.attend_explicitly(q, k, v)
+        out = self.dropout(self.out_proj(heads.reshape(len(q), q.size(2), -1)))
+        return (out, weights) if return_weights else out
+
+
+class ReshapesTheHeadsWithoutDoors(ReshapesTheHeads):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        return super().forward(x, return_weights)
+
+
 class TurnsTheValuesToo(TurnsInAnotherWay):
     def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
         return rotate(q), rotate(k), rotate(v)
@@ -321,6 +336,15 @@ MISCONCEPTIONS = [
         )
         for wrong in (SpreadsOverTheQueries, SpreadsOverTheQueriesWithoutDoors)
     ),
+    *(
+        Misconception(
+            "MultiHeadAttention",
+            wrong=wrong,
+            hint="You reshape the heads' results without moving the heads back behind T: out_proj "
+            "then reads what other positions found. `merge_heads` does both.",
+        )
+        for wrong in (ReshapesTheHeads, ReshapesTheHeadsWithoutDoors)
+    ),
     Misconception(
         "MultiHeadAttention",
         wrong=ScalesTwice,
@@ -428,5 +452,11 @@ MISCONCEPTIONS = [
         wrong=lambda weights: -torch.xlogy(weights, weights).mean(dim=-1),
         hint="You averaged over the keys. An entropy is a sum over the outcomes; dividing by their "
         "number makes wide rows look narrow.",
+    ),
+    Misconception(
+        "attention_entropy",
+        wrong=lambda weights: -torch.xlogy(weights, weights).sum(dim=-2),
+        hint="You sum over the queries (dim=-2). Each query has an entropy of its own, a sum over "
+        "the keys: dim=-1.",
     ),
 ]

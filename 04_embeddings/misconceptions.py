@@ -256,8 +256,8 @@ MISCONCEPTIONS = [
     Misconception(
         "sinusoidal_positions",
         wrong=half_the_exponent,
-        hint="The exponent is 2i / d_model for pair i; yours is half of it. The slowest wave is "
-        "then a hundred times too fast, and distant positions begin to look alike.",
+        hint="Your waves run as if the exponent were half of 2i / d_model, or 10000 were 100. The "
+        "slowest is then nearly a hundred times too fast, and distant positions look alike.",
     ),
     Misconception(
         "sinusoidal_positions",

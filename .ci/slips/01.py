@@ -740,4 +740,42 @@ def scaled_dot_product_attention(q, k, v, mask=None):
         say=[r"mask=None", r"causal"],
         never=[r"must match"],
     ),
+    Slip(
+        "stable_softmax",
+        "largest absolute value taken away",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.abs().amax(dim, keepdim=True)).exp()
+    return e / e.sum(dim, keepdim=True)
+""",
+        say=[r"absolute"],
+        never=[r"look for"],
+    ),
+    Slip(
+        "stable_softmax",
+        "largest of all rows taken away",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.max()).exp()
+    return e / e.sum(dim, keepdim=True)
+""",
+        say=[r"largest score of that row"],
+        never=[r"look for"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "hidden scores are 0",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, 0.0)
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"should get none", r"before the softmax"],
+        never=[r"example"],
+    ),
 ]

@@ -556,4 +556,21 @@ def split_heads(x, n_heads):
         say=[r"divided", r"not normalized again"],
         never=[r"after all else"],
     ),
+    Slip(
+        "MultiHeadAttention",
+        "heads reshaped at the end",
+        but(PLAIN, "merge_heads(heads)", "heads.reshape(x.shape)"),
+        say=[r"without moving the heads"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "attention_entropy",
+        "sum over queries",
+        """
+def attention_entropy(weights):
+    return -torch.xlogy(weights, weights).sum(dim=-2)
+""",
+        say=[r"over the queries \(dim=-2\)"],
+        never=[r"size 7"],
+    ),
 ]

@@ -763,4 +763,28 @@ def gelu(x):
         say=[r"it gives ln_2 of x"],
         never=[r"something else"],
     ),
+    Slip(
+        "TransformerBlock",
+        "second half reads what the first adds",
+        but(
+            but(BLOCK, "x = x + self.att", "h = self.att"),
+            "x + self.feed_forward(self.ln_2(x))",
+            "x + h + self.feed_forward(self.ln_2(h))",
+        ),
+        say=[r"gives x \+ feed_forward\(ln_2\(0\)\)"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "gelu",
+        "without the half",
+        """
+import math
+
+
+def gelu(x):
+    return x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+""",
+        say=[r"is 2 times"],
+        never=[r"whatever a"],
+    ),
 ]

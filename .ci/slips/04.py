@@ -767,7 +767,7 @@ def sinusoidal_positions(T, d_model):
         "rotate",
         "neighbors in, halves out",
         but(ROTATE, "x[..., : d // 2], x[..., d // 2 :]", "x[..., 0::2], x[..., 1::2]"),
-        say=[r"0, 2, 4, 6, 1, 3, 5, 7"],
+        say=[r"x0, x2, x4, x6, x1, x3, x5, x7"],
         never=[r"came out another"],
     ),
     Slip(
@@ -778,14 +778,14 @@ def sinusoidal_positions(T, d_model):
             "(a * cos - b * sin, a * sin + b * cos)",
             "(a * sin + b * cos, a * cos - b * sin)",
         ),
-        say=[r"4, 5, 6, 7, 0, 1, 2, 3"],
+        say=[r"x4, x5, x6, x7, x0, x1, x2, x3"],
         never=[r"came out another"],
     ),
     Slip(
         "rotate",
         "halves exchanged when taken",
         but(ROTATE, "a, b = x", "b, a = x"),
-        say=[r"4, 5, 6, 7, 0, 1, 2, 3"],
+        say=[r"x4, x5, x6, x7, x0, x1, x2, x3"],
         never=[r"came out another"],
     ),
     Slip(
@@ -814,5 +814,35 @@ class CharTokenizer:
 """,
         say=[r"should get 0 to 8"],
         never=[r"IndexError"],
+    ),
+    Slip(
+        "rotate",
+        "sine and cosine exchanged",
+        but(ROTATE, "cos, sin = ", "sin, cos = "),
+        say=[r"-x4, -x5, -x6, -x7, x0, x1, x2, x3"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "rotate",
+        "base of 1000",
+        but(ROTATE, "10000.0", "1000.0"),
+        say=[r"as if 10000 were 1000"],
+        never=[r"whole turns"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "degrees",
+        but(WAVES, "t * w)\n    out[:, 1", "t * w / 57.29578)\n    out[:, 1").replace(
+            "cos(t * w)", "cos(t * w / 57.29578)"
+        ),
+        say=[r"0.01745 times"],
+        never=[r"exponents of"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "speeds in reverse",
+        but(WAVES, "/ d_model)\n", "/ d_model).flip(0)\n"),
+        say=[r"0\.001, 0\.01, 0\.1, 1"],
+        never=[r"exponents of"],
     ),
 ]

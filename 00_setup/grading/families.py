@@ -129,7 +129,7 @@ def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
         if len(places) > 1:
             return f"there is an axis of size {extra[0]}, and none {name(lost[0])}"
         axis = label(lost[0], sizes) or places[0]
-        return f"axis {axis} has size {extra[0]}{short}"
+        return f"axis {axis} has size {extra[0]}{short or f', not {lost[0]}'}"
     return None
 
 

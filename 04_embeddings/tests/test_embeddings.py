@@ -186,10 +186,22 @@ def has_the_speeds(angles):
         "division; both together do not."
     )
     if 0 < angles[3] and angles[0] < 1.01 and (angles.diff() < 1e-6).all():  # no whole turns
-        seen = -angles.log() / math.log(10000)
+        speed, seen = angles[0].item(), -angles.log() / math.log(10000)
+        assert abs(speed - 1) < 1e-3 or not torch.allclose(
+            angles * upwards, angles[0], rtol=1e-3
+        ), (
+            f"each pair turns at {speed:.4g} times the speed that it should have: the angle, in "
+            "radians, is position / 10000^(2i / 8)."
+        )
+        base = 10000 ** (seen[1] / exponents[1]).item()
+        other = (
+            f", or as if 10000 were {base:.4g}"
+            if torch.allclose(seen, exponents * math.log(base, 10000), atol=1e-3)
+            else ""
+        )
         assert torch.allclose(seen, exponents, atol=1e-3), (
-            f"its pairs turn as if the exponents of 10000 were {told(seen)}; with a width of 8 "
-            f"they should be 2i / 8 for i = 0 to 3: {told(exponents)}."
+            f"its pairs turn as if the exponents of 10000 were {told(seen)}{other}; with a width "
+            f"of 8 they should be 2i / 8 for i = 0 to 3: {told(exponents)}."
         )
     assert torch.allclose(angles, 1 / upwards, atol=1e-5), (
         f"from position 0 to 1 its pairs turn by {told(angles)} radians, whole turns left out; "
@@ -479,14 +491,19 @@ class TestRotate:
         out = impl.rotate(x.clone(), torch.zeros(3, dtype=torch.long))
         assert out.shape == x.shape
         for vector, came in zip(x.flatten(0, 1), out.flatten(0, 1), strict=True):
-            order = [
-                near.nonzero().flatten().tolist() for near in torch.isclose(came[:, None], vector)
+            signed = {
+                f"{sign}x{i}": (1 - 2 * bool(sign)) * x_i
+                for i, x_i in enumerate(vector)
+                for sign in ("", "-")
+            }
+            names = [
+                next((name for name, x_i in signed.items() if same(x_i, feature)), None)
+                for feature in came
             ]
-            moved = sorted(order) == [[i] for i in range(8)]
-            assert same(came, vector) or not moved, (
-                "at position 0 nothing turns, and the features of x come out in the order "
-                f"{', '.join(str(i) for (i,) in order)}: put the pairs together as you took them "
-                "apart. Both halves of each pair keep their places, i and i + d_head / 2."
+            assert same(came, vector) or None in names, (
+                "position 0 turns by an angle of 0, whose cosine is 1 and sine 0. Of x0 to x7, the "
+                f"features of a vector, there comes out {', '.join(names)}: they should keep their "
+                "places and signs. Pair i is features i and i + d_head / 2."
             )
         assert same(out, x), "a vector at position 0 is turned by no angle, and came out another."
 
