@@ -345,6 +345,12 @@ MISCONCEPTIONS = [
     ),
     Misconception(
         "rotate",
+        wrong=lambda x, positions: reference.rotate(x, positions + 1),
+        hint="You turn by one position too many: position 0 turns by no angle, position 1 by one "
+        "time the frequency.",
+    ),
+    Misconception(
+        "rotate",
         wrong=turn_by_what_is_turned,
         hint="The second half is made from the first one as it is after its turn. Both need the "
         "old numbers: keep the first half until the second is computed.",

@@ -573,4 +573,22 @@ def attention_entropy(weights):
         say=[r"over the queries \(dim=-2\)"],
         never=[r"size 7"],
     ),
+    Slip(
+        "MultiHeadAttention",
+        "queries and keys exchanged",
+        but(PLAIN, "attention(q, k, v, mask)", "attention(k, q, v, mask)"),
+        say=[r"k_proj\(x\) as queries and q_proj\(x\) as keys"],
+        never=[r"Expected size"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "keys and values exchanged",
+        but(
+            but(PLAIN, "attention(q, k, v, mask)", "attention(q, v, k, mask)"),
+            "self.dropout(weights) @ v",
+            "self.dropout(weights) @ k",
+        ),
+        say=[r"v_proj\(x\) as keys"],
+        never=[r"factor of its own"],
+    ),
 ]

@@ -845,4 +845,11 @@ class CharTokenizer:
         say=[r"0\.001, 0\.01, 0\.1, 1"],
         never=[r"exponents of"],
     ),
+    Slip(
+        "rotate",
+        "positions from 1",
+        but(ROTATE, "positions[:, None] *", "(positions[:, None] + 1) *"),
+        say=[r"one position too many"],
+        never=[r"came out another"],
+    ),
 ]

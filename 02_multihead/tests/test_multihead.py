@@ -1,5 +1,6 @@
 """Module 02. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import itertools
 import math
 
 import pytest
@@ -113,6 +114,14 @@ class TestMultiHeadAttention:
         hidden = hidden_from_torch(6, causal)
         _, weights = layer(x, return_weights=True)
         _, expected = twin(x, x, x, attn_mask=hidden, average_attn_weights=False)
+        parts = zip(("q_proj(x)", "k_proj(x)", "v_proj(x)"), heads_of(layer, x), strict=True)
+        for (asks, q), (asked, k) in itertools.product(list(parts), repeat=2):
+            scores = q @ k.mT / 2
+            scores = scores if hidden is None else scores.masked_fill(hidden, -math.inf)
+            assert near(weights, expected) or not near(weights, scores.softmax(-1)), (
+                f"its weights are those of {asks} as queries and {asked} as keys; they should be "
+                "of q_proj(x) as queries and k_proj(x) as keys."
+            )
         torch.testing.assert_close(weights, expected)
         _, average = twin(x, x, x, attn_mask=hidden)
         torch.testing.assert_close(weights.mean(dim=1), average)
