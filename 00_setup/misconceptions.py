@@ -111,8 +111,9 @@ MISCONCEPTIONS = [
     Misconception(
         "add_position_bias",
         wrong=lambda x, bias: x.add_(bias),
-        hint="You changed the caller's x (`+=` and `add_` write into it). The next block, or the "
-        "backward pass, still needs the old value: return a new tensor.",
+        hint="You changed the caller's x: `+=`, `add_` and `out[b] = ...` write into it, under "
+        "whatever name. The next block, or the backward pass, still needs the old value: return "
+        "a new tensor.",
     ),
     Misconception(
         "add_position_bias",

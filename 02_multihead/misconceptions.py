@@ -188,6 +188,21 @@ class TurnsInAnotherWay(ScalesByTheModel):
         return self.finish(q, k, v, return_weights)
 
 
+class ReshapesTheHeads(TurnsInAnotherWay):
+    def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
+        return rotate(q), rotate(k), v
+
+    def finish(self, q: Tensor, k: Tensor, v: Tensor, return_weights: bool) -> Any:
+        heads, weights = self.attend_explicitly(q, k, v)
+        out = self.dropout(self.out_proj(heads.reshape(len(q), q.size(2), -1)))
+        return (out, weights) if return_weights else out
+
+
+class ReshapesTheHeadsWithoutDoors(ReshapesTheHeads):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
+        return super().forward(x, return_weights)
+
+
 class TurnsTheValuesToo(TurnsInAnotherWay):
     def turned(self, rotate: Callable, q: Tensor, k: Tensor, v: Tensor) -> Any:
         return rotate(q), rotate(k), rotate(v)
@@ -283,6 +298,12 @@ MISCONCEPTIONS = [
         "neighbors. Weights trained elsewhere would be dealt out to the wrong heads.",
     ),
     Misconception(
+        "split_heads",
+        wrong=lambda x, n_heads: torch.stack(x.split(n_heads, dim=-1), dim=1),
+        hint="Each of your heads is n_heads features wide. n_heads is how many there are; each is "
+        "d_model / n_heads wide. (`split` asks for the width of a piece, `chunk` for how many.)",
+    ),
+    Misconception(
         "merge_heads",
         wrong=lambda x: x.reshape(len(x), x.size(2), -1),
         hint="The shape is right and the features are not: reshaping without moving the head axis "
@@ -314,6 +335,15 @@ MISCONCEPTIONS = [
             "query spreads its attention over the keys: dim=-1.",
         )
         for wrong in (SpreadsOverTheQueries, SpreadsOverTheQueriesWithoutDoors)
+    ),
+    *(
+        Misconception(
+            "MultiHeadAttention",
+            wrong=wrong,
+            hint="You reshape the heads' results without moving the heads back behind T: out_proj "
+            "then reads what other positions found. `merge_heads` does both.",
+        )
+        for wrong in (ReshapesTheHeads, ReshapesTheHeadsWithoutDoors)
     ),
     Misconception(
         "MultiHeadAttention",
@@ -422,5 +452,11 @@ MISCONCEPTIONS = [
         wrong=lambda weights: -torch.xlogy(weights, weights).mean(dim=-1),
         hint="You averaged over the keys. An entropy is a sum over the outcomes; dividing by their "
         "number makes wide rows look narrow.",
+    ),
+    Misconception(
+        "attention_entropy",
+        wrong=lambda weights: -torch.xlogy(weights, weights).sum(dim=-2),
+        hint="You sum over the queries (dim=-2). Each query has an entropy of its own, a sum over "
+        "the keys: dim=-1.",
     ),
 ]

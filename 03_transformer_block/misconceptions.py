@@ -121,6 +121,16 @@ class ActivatesAtTheEnd(reference.FeedForward):
         return self.dropout(reference.gelu(self.down(reference.gelu(self.up(x)))))
 
 
+class ActivatesAfterDown(reference.FeedForward):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(reference.gelu(self.down(self.up(x))))
+
+
+class ActivatesBeforeUp(reference.FeedForward):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(self.up(reference.gelu(x))))
+
+
 class AddsItsInput(reference.FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
@@ -264,6 +274,18 @@ MISCONCEPTIONS = [
         wrong=ActivatesAtTheEnd,
         hint="You applied GELU to the output too. What is added to the residual stream must be "
         "free to be negative; the activation belongs between the layers only.",
+    ),
+    Misconception(
+        "FeedForward",
+        wrong=ActivatesAfterDown,
+        hint="Your GELU comes after `down`: up and down, with nothing between, are one linear "
+        "layer, and what is added to the stream is never far below 0. Put it between them.",
+    ),
+    Misconception(
+        "FeedForward",
+        wrong=ActivatesBeforeUp,
+        hint="Your GELU comes before `up`: up and down, with nothing between, are one linear "
+        "layer. Put it between them.",
     ),
     Misconception(
         "FeedForward",

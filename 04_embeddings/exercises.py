@@ -86,9 +86,9 @@ class TransformerEmbedding(nn.Module):
     """★★ What the first block reads: token vectors plus position vectors, then dropout.
 
     tokens (B, T) -> (B, T, d_model), T at most max_len. Name the parts `token` and, where they are
-    learned, `position`. `positions` is "learned", "sinusoidal", whose waves are no parameters, not
-    even frozen ones (module 05 draws all parameters anew), and are not saved, or "rope", which adds
-    nothing here; to build it with anything else is a ValueError.
+    learned, `position`. `positions` is "learned", "sinusoidal" or "rope"; to build it with anything
+    else is a ValueError. "rope" adds nothing here. The waves of "sinusoidal" are not saved and are
+    no parameters, not even frozen ones, since module 05 draws all parameters anew.
     """
 
     def __init__(

@@ -256,8 +256,8 @@ MISCONCEPTIONS = [
     Misconception(
         "sinusoidal_positions",
         wrong=half_the_exponent,
-        hint="The exponent is 2i / d_model for pair i; yours is half of it. The slowest wave is "
-        "then a hundred times too fast, and distant positions begin to look alike.",
+        hint="Your waves run as if the exponent were half of 2i / d_model, or 10000 were 100. The "
+        "slowest is then nearly a hundred times too fast, and distant positions look alike.",
     ),
     Misconception(
         "sinusoidal_positions",
@@ -342,6 +342,12 @@ MISCONCEPTIONS = [
         wrong=lambda x, positions: reference.rotate(x, positions - positions[0]),
         hint="You count positions from the first that is given. A token keeps the place that it "
         "has in the text: [5] turns by 5 times the frequency, not by 0.",
+    ),
+    Misconception(
+        "rotate",
+        wrong=lambda x, positions: reference.rotate(x, positions + 1),
+        hint="You turn by one position too many: position 0 turns by no angle, position 1 by one "
+        "time the frequency.",
     ),
     Misconception(
         "rotate",

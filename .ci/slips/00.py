@@ -500,3 +500,19 @@ def sgd_step(params, lr):
         never=[r"generator"],
     ),
 ]
+
+EXTRA = [
+    Slip(
+        "sgd_step",
+        "no_grad called without with",
+        """
+def sgd_step(params, lr):
+    torch.no_grad()
+    for p in params:
+        if p.grad is not None:
+            p -= lr * p.grad
+""",
+        say=[r"with torch.no_grad", r"no effect"],
+        never=[r"generator"],
+    ),
+]

@@ -651,4 +651,131 @@ class SelfAttention(nn.Module):
         say=[r"gradient", r"detach"],
         never=[r"future"],
     ),
+    Slip(
+        "stable_softmax",
+        "max over -1 always",
+        """
+def stable_softmax(scores, dim=-1):
+    e = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
+    return e / e.sum(dim=dim, keepdim=True)
+""",
+        say=[r"last axis it is right", r"along `dim`"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "stable_softmax",
+        "divides by the maximum",
+        """
+def stable_softmax(scores, dim=-1):
+    e = torch.exp(scores / scores.max(dim=dim, keepdim=True).values)
+    return e / e.sum(dim=dim, keepdim=True)
+""",
+        say=[r"subtract it"],
+        never=[r"last axis", r"along `dim`"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "forgets ~",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(mask, float("-inf"))
+    weights = stable_softmax(scores, dim=-1)
+    return weights @ v, weights
+""",
+        say=[r"other way round|where the mask is True"],
+        never=[r"NaN", r"diagonal"],
+    ),
+    Slip(
+        "SelfAttention",
+        "k and v swapped in the call",
+        """
+class SelfAttention(nn.Module):
+    def __init__(self, d_model, d_k):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_k, bias=False)
+        self.k_proj = nn.Linear(d_model, d_k, bias=False)
+        self.v_proj = nn.Linear(d_model, d_k, bias=False)
+
+    def forward(self, x):
+        mask = causal_mask(x.size(1), x.device)
+        return scaled_dot_product_attention(self.q_proj(x), self.v_proj(x), self.k_proj(x), mask)
+""",
+        say=[r"q_proj\(x\) as queries and v_proj\(x\) as keys"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "inf times mask",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores + (~mask) * float("-inf")
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"times -inf"],
+        never=[r"float16", r"Half"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "default mask causal",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is None:
+        mask = causal_mask(q.size(-2), q.device)
+    if not mask.any(dim=-1).all():
+        raise ValueError("a query may attend to nothing")
+    scores = scores.masked_fill(~mask, float("-inf"))
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"mask=None", r"causal"],
+        never=[r"must match"],
+    ),
+    Slip(
+        "stable_softmax",
+        "largest absolute value taken away",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.abs().amax(dim, keepdim=True)).exp()
+    return e / e.sum(dim, keepdim=True)
+""",
+        say=[r"absolute"],
+        never=[r"look for"],
+    ),
+    Slip(
+        "stable_softmax",
+        "largest of all rows taken away",
+        """
+def stable_softmax(scores, dim=-1):
+    e = (scores - scores.max()).exp()
+    return e / e.sum(dim, keepdim=True)
+""",
+        say=[r"largest score of that row"],
+        never=[r"look for"],
+    ),
+    Slip(
+        "scaled_dot_product_attention",
+        "hidden scores are 0",
+        """
+def scaled_dot_product_attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    if mask is not None:
+        if not mask.any(dim=-1).all():
+            raise ValueError("a query may attend to nothing")
+        scores = scores.masked_fill(~mask, 0.0)
+    weights = stable_softmax(scores)
+    return weights @ v, weights
+""",
+        say=[r"should get none", r"before the softmax"],
+        never=[r"example"],
+    ),
 ]

@@ -498,4 +498,97 @@ def attention_entropy(weights):
         say=[r"gradient", r"detach"],
         never=[r"nan"],
     ),
+    Slip(
+        "split_heads",
+        "split(n_heads) is a size",
+        """
+def split_heads(x, n_heads):
+    return torch.stack(x.split(n_heads, dim=-1), dim=1)
+""",
+        say=[r"n_heads features wide"],
+        never=[r"swapped"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "rotates before the split",
+        but(
+            PLAIN,
+            """        q = split_heads(self.q_proj(x), self.n_heads)
+        k = split_heads(self.k_proj(x), self.n_heads)
+        v = split_heads(self.v_proj(x), self.n_heads)
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+""",
+            """        q, k = self.q_proj(x), self.k_proj(x)
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        q, k = split_heads(q, self.n_heads), split_heads(k, self.n_heads)
+        v = split_heads(self.v_proj(x), self.n_heads)
+""",
+        ),
+        say=[r"given a tensor \(2, 5, 16\)"],
+        never=[r"remember"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "turns x before projecting",
+        but(
+            PLAIN,
+            """        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+""",
+            """        if rotate is not None:
+            q = split_heads(self.q_proj(rotate(x)), self.n_heads)
+            k = split_heads(self.k_proj(rotate(x)), self.n_heads)
+""",
+        ),
+        say=[r"given a tensor \(2, 5, 16\)"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "normalizes again after dropout",
+        but(
+            PLAIN,
+            "heads = self.dropout(weights) @ v",
+            "w = self.dropout(weights)\n        heads = (w / w.sum(-1, keepdim=True)) @ v",
+        ),
+        say=[r"divided", r"not normalized again"],
+        never=[r"after all else"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "heads reshaped at the end",
+        but(PLAIN, "merge_heads(heads)", "heads.reshape(x.shape)"),
+        say=[r"without moving the heads"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "attention_entropy",
+        "sum over queries",
+        """
+def attention_entropy(weights):
+    return -torch.xlogy(weights, weights).sum(dim=-2)
+""",
+        say=[r"over the queries \(dim=-2\)"],
+        never=[r"size 7"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "queries and keys exchanged",
+        but(PLAIN, "attention(q, k, v, mask)", "attention(k, q, v, mask)"),
+        say=[r"k_proj\(x\) as queries and q_proj\(x\) as keys"],
+        never=[r"Expected size"],
+    ),
+    Slip(
+        "MultiHeadAttention",
+        "keys and values exchanged",
+        but(
+            but(PLAIN, "attention(q, k, v, mask)", "attention(q, v, k, mask)"),
+            "self.dropout(weights) @ v",
+            "self.dropout(weights) @ k",
+        ),
+        say=[r"v_proj\(x\) as keys"],
+        never=[r"factor of its own"],
+    ),
 ]

@@ -717,4 +717,74 @@ def gelu(x):
         say=[r"gradient (of|with respect to) x"],
         never=[r"numbers are wrong"],
     ),
+    Slip(
+        "FeedForward",
+        "gelu after down",
+        but(FEED_FORWARD, "self.down(gelu(self.up(x)))", "gelu(self.down(self.up(x)))"),
+        say=[r"after `down`"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "FeedForward",
+        "gelu before up",
+        but(FEED_FORWARD, "self.down(gelu(self.up(x)))", "self.down(self.up(gelu(x)))"),
+        say=[r"before `up`"],
+        never=[r"numbers are wrong"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "norm behind the network",
+        but(BLOCK, "self.feed_forward(self.ln_2(x))", "self.ln_2(self.feed_forward(x))"),
+        say=[r"it gives x \+ ln_2\(feed_forward\(x\)\)"],
+        never=[r"something else", r"attention\(ln_1"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "no second residual",
+        but(BLOCK, "return x + self", "return self"),
+        say=[r"it gives (0|feed_forward)"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "second sum starts from the old x",
+        but(but(BLOCK, "x = x + self.att", "h = x + self.att"), "self.ln_2(x)", "self.ln_2(h)"),
+        say=[r"it gives x alone"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "normalized copy is added",
+        but(
+            BLOCK,
+            "return x + self.feed_forward(self.ln_2(x))",
+            "h = self.ln_2(x)\n        return h + self.feed_forward(h)",
+        ),
+        say=[r"it gives ln_2 of x"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "TransformerBlock",
+        "second half reads what the first adds",
+        but(
+            but(BLOCK, "x = x + self.att", "h = self.att"),
+            "x + self.feed_forward(self.ln_2(x))",
+            "x + h + self.feed_forward(self.ln_2(h))",
+        ),
+        say=[r"gives x \+ feed_forward\(ln_2\(0\)\)"],
+        never=[r"something else"],
+    ),
+    Slip(
+        "gelu",
+        "without the half",
+        """
+import math
+
+
+def gelu(x):
+    return x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+""",
+        say=[r"is 2 times"],
+        never=[r"whatever a"],
+    ),
 ]

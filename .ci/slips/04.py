@@ -722,4 +722,134 @@ def sinusoidal_positions(T, d_model):
         ),
         right=True,
     ),
+    Slip(
+        "sinusoidal_positions",
+        "sign forgotten",
+        """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T).unsqueeze(1)
+    freq = 10000.0 ** (torch.arange(0, d_model, 2) / d_model)
+    p = torch.zeros(T, d_model)
+    p[:, 0::2] = torch.sin(t * freq)
+    p[:, 1::2] = torch.cos(t * freq)
+    return p
+""",
+        say=[r"position \* 10000", r"both together"],
+        never=[r"exponents of 10000 were", r"0.102"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "1/10000 multiplied: t * 10000^..",
+        """
+def sinusoidal_positions(T, d_model):
+    t = torch.arange(T).unsqueeze(1)
+    freq = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
+    p = torch.zeros(T, d_model)
+    p[:, 0::2] = torch.sin(t / freq)
+    p[:, 1::2] = torch.cos(t / freq)
+    return p
+""",
+        say=[r"position \* 10000", r"both together"],
+        never=[r"exponents of 10000 were", r"example"],
+    ),
+    Slip(
+        "rotate",
+        "sign of the exponent",
+        but(
+            ROTATE,
+            "(-torch.arange(0, d, 2, device=positions.device) / d)",
+            "(torch.arange(0, d, 2, device=positions.device) / d)",
+        ),
+        say=[r"position \* 10000", r"both together"],
+        never=[r"exponents of 10000 were"],
+    ),
+    Slip(
+        "rotate",
+        "neighbors in, halves out",
+        but(ROTATE, "x[..., : d // 2], x[..., d // 2 :]", "x[..., 0::2], x[..., 1::2]"),
+        say=[r"x0, x2, x4, x6, x1, x3, x5, x7"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "rotate",
+        "halves exchanged when joined",
+        but(
+            ROTATE,
+            "(a * cos - b * sin, a * sin + b * cos)",
+            "(a * sin + b * cos, a * cos - b * sin)",
+        ),
+        say=[r"x4, x5, x6, x7, x0, x1, x2, x3"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "rotate",
+        "halves exchanged when taken",
+        but(ROTATE, "a, b = x", "b, a = x"),
+        say=[r"x4, x5, x6, x7, x0, x1, x2, x3"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "CharTokenizer",
+        "ids from 1",
+        """
+class CharTokenizer:
+    def __init__(self, text):
+        if not text:
+            raise ValueError("text has no characters")
+        self.chars = sorted(set(text))
+        self.ids = {c: i for i, c in enumerate(self.chars, start=1)}
+
+    @property
+    def vocab_size(self):
+        return len(self.chars)
+
+    def encode(self, text):
+        for c in text:
+            if c not in self.ids:
+                raise ValueError(f"{c!r} is not in the vocabulary")
+        return [self.ids[c] for c in text]
+
+    def decode(self, tokens):
+        return "".join(self.chars[int(i)] for i in tokens)
+""",
+        say=[r"should get 0 to 8"],
+        never=[r"IndexError"],
+    ),
+    Slip(
+        "rotate",
+        "sine and cosine exchanged",
+        but(ROTATE, "cos, sin = ", "sin, cos = "),
+        say=[r"-x4, -x5, -x6, -x7, x0, x1, x2, x3"],
+        never=[r"came out another"],
+    ),
+    Slip(
+        "rotate",
+        "base of 1000",
+        but(ROTATE, "10000.0", "1000.0"),
+        say=[r"as if 10000 were 1000"],
+        never=[r"whole turns"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "degrees",
+        but(WAVES, "t * w)\n    out[:, 1", "t * w / 57.29578)\n    out[:, 1").replace(
+            "cos(t * w)", "cos(t * w / 57.29578)"
+        ),
+        say=[r"0.01745 times"],
+        never=[r"exponents of"],
+    ),
+    Slip(
+        "sinusoidal_positions",
+        "speeds in reverse",
+        but(WAVES, "/ d_model)\n", "/ d_model).flip(0)\n"),
+        say=[r"0\.001, 0\.01, 0\.1, 1"],
+        never=[r"exponents of"],
+    ),
+    Slip(
+        "rotate",
+        "positions from 1",
+        but(ROTATE, "positions[:, None] *", "(positions[:, None] + 1) *"),
+        say=[r"one position too many"],
+        never=[r"came out another"],
+    ),
 ]

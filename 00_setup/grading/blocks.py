@@ -225,7 +225,8 @@ def call_in_words(yours: Call, ours: Call, values: bool) -> list[str]:
             tensors.append(f"{name} {described(value, sizes_of(yours))}")
         else:
             shown.append(f"{name}={brief(value)}")
-    call = f"{yours.of}{'.' if yours.method else ''}{yours.method}({', '.join(shown)})"
+    given = "" if yours.read else f"({', '.join(shown)})"
+    call = f"{yours.of}{'.' if yours.method else ''}{yours.method}{given}"
     lines = [f"The call: {call}" + (f", with {', '.join(tensors)}" if tensors else "")]
     if not values or isinstance(yours.result, Raised):
         return lines

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tiny_transformer.setup.grading.families import explain
+from tiny_transformer.setup.grading.recording import unnoted
 
 
 def unused(exercise: str, name: str) -> str:
@@ -32,18 +33,24 @@ def calls(function: Callable, name: str, argument: Callable, *inputs: Any, **opt
 
     if takes(function, name):
         try:
-            function(*inputs, **options, **{name: spy})
+            with unnoted():
+                function(*inputs, **options, **{name: spy})
         except NotImplementedError:  # where a learner has marked what is to come
             return False
+        except Exception:  # the tests will meet it, with inputs of their own
+            return True
     return bool(called)
 
 
 def heeds(function: Callable, name: str, value: Any, *inputs: Any) -> bool:
     """Whether `function` gives another result where `name` is `value`."""
-    without = function(*inputs)
-    if not takes(function, name):
-        return False
-    try:
-        return explain(function(*inputs, **{name: value}), without, {}) is not None
-    except NotImplementedError:
-        return False
+    with unnoted():
+        without = function(*inputs)
+        if not takes(function, name):
+            return False
+        try:
+            return explain(function(*inputs, **{name: value}), without, {}) is not None
+        except NotImplementedError:
+            return False
+        except Exception:
+            return True

@@ -54,7 +54,7 @@ def explain(got: Any, want: Any, sizes: Sizes) -> str | None:
                 return f"for {claim}: {problem}"
         return None
     if got.shape != want.shape:
-        return explain_shape(got.shape, want.shape, sizes)
+        return explain_shape(got, want, sizes)
     return explain_dtype(got, want) or explain_values(got, want, sizes)
 
 
@@ -81,10 +81,26 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
-def explain_shape(got: torch.Size, want: torch.Size, sizes: Sizes) -> str:
-    message = f"returned {named(got, sizes)}; expected {named(want, sizes)}"
-    reason = shape_reason(list(got), list(want), sizes)
+def explain_shape(got: Tensor, want: Tensor, sizes: Sizes) -> str:
+    message = f"returned {named(got.shape, sizes)}; expected {named(want.shape, sizes)}"
+    reason = other_order(got, want, sizes) or shape_reason(list(got.shape), list(want.shape), sizes)
     return f"{message}: {reason}." if reason else f"{message}."
+
+
+def other_order(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
+    """Of the right sizes in another order: whether the axes were moved, or have other numbers."""
+    if sorted(got.shape) != sorted(want.shape):
+        return None
+    moved = [i for i in range(want.dim()) if got.size(i) != want.size(i)]
+    if len(moved) > 2:
+        return "the right sizes in another order"
+    names = [label(got.size(i), sizes) or f"of size {got.size(i)}" for i in moved]
+    if same(got.transpose(*moved), want):
+        return f"the axes {names[0]} and {names[1]} are swapped"
+    return (
+        f"axes {moved[0]} and {moved[1]} have each other's size, and to swap them would not give "
+        "the right numbers"
+    )
 
 
 def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
@@ -95,13 +111,8 @@ def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
         return f"the axes {name(pair[0])} and {name(pair[1])}"
 
     lost, extra = difference(want, got), difference(got, want)
-    if not lost and not extra:
-        moved = [name(a) for a, b in zip(got, want, strict=True) if a != b]
-        if len(moved) == 2:
-            return f"the axes {moved[0]} and {moved[1]} are swapped"
-        return "the right axes in another order"
     if not want or not got:
-        return f"an axis was {'kept' if got else 'lost'} that should {'not ' if got else ''}be"
+        return f"{axes_of(got)} came, where {axes_of(want)} should"
     if len(lost) == 1 and len(extra) == 2 and math.prod(extra) == lost[0]:
         return f"{names(extra)} were not folded into the axis {name(lost[0])}"
     if len(lost) == 2 and len(extra) == 1 and math.prod(lost) == extra[0]:
@@ -114,8 +125,17 @@ def shape_reason(got: list[int], want: list[int], sizes: Sizes) -> str | None:
         if extra[0] == 1:
             return f"the axis {name(lost[0])} was reduced to size 1"
         short = {-1: ", one too few", 1: ", one too many"}.get(extra[0] - lost[0], "")
-        return f"the axis {name(lost[0])} has size {extra[0]}{short}"
+        places = [i for i in range(len(want)) if got[i] != want[i]]
+        if len(places) > 1:
+            return f"there is an axis of size {extra[0]}, and none {name(lost[0])}"
+        axis = label(lost[0], sizes) or places[0]
+        return f"axis {axis} has size {extra[0]}{short or f', not {lost[0]}'}"
     return None
+
+
+def axes_of(shape: list[int]) -> str:
+    axes = "an axis" if len(shape) == 1 else f"{len(shape)} axes"
+    return f"numbers along {axes}" if shape else "a single number"
 
 
 def difference(a: list[int], b: list[int]) -> list[int]:
@@ -233,14 +253,16 @@ def by_place(got: Tensor, want: Tensor, sizes: Sizes) -> str | None:
         axis = label(n, sizes) or f"axis {i}"
         if n > 1 and same(got, want.flip(i)):
             return f"the right numbers, but {axis} runs backwards."
+        if n > 2 and same(got, want.roll(n // 2, i)) and n % 2 == 0:
+            return f"the right numbers, but along {axis} the second half stands before the first."
         if n > 2 and same(got.narrow(i, 1, n - 1), want.narrow(i, 0, n - 1)):
             return f"off by one: along {axis} every number stands one place too late."
         if n > 2 and same(got.narrow(i, 0, n - 1), want.narrow(i, 1, n - 1)):
             return f"off by one: along {axis} every number stands one place too early."
     if same(got.flatten().sort().values, want.flatten().sort().values):
         return (
-            "the right numbers in the wrong places: a view or reshape has read the axes in another "
-            "order than it should, or a transpose is missing."
+            "the right numbers in the wrong places: ask of each view, reshape, transpose, stack "
+            "and cat in which order it lays the numbers."
         )
     return None
 

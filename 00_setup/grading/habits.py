@@ -160,7 +160,8 @@ def refuses(function: Callable, *inputs: Any, **options: Any) -> None:
         raise
     except Exception as error:
         pytest.fail(
-            f"A ValueError is promised here, and {type(error).__name__} was raised: {error}",
+            f"A ValueError is promised here, and {type(error).__name__} was raised"
+            f"{f': {error}' if str(error) else ', without a message.'}",
             pytrace=False,
         )
     pytest.fail(
@@ -196,7 +197,12 @@ def has_parameters(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Non
 
 def is_dropped_out(out: Tensor, whole: Tensor, p: float, told: str = "the output") -> None:
     """That `out` is `whole` after dropout: each number 0 by chance p, or else over 1 - p."""
-    assert out.isfinite().all(), f"with dropout={p} in training, numbers of {told} are nan."
+    broken = (~out.isfinite()).sum().item()
+    assert not broken or not whole.isfinite().all(), (
+        f"with dropout={p} in training, {broken} numbers of {told} are nan or inf, which are "
+        "finite without it. Dropout makes zeros: is anything divided by one of them, or by their "
+        "sum? What is left after dropout is not normalized again."
+    )
     zeros = (out == 0).float().mean().item()
     assert abs(zeros - p) < 5 * (p * (1 - p) / out.numel()) ** 0.5, (
         f"with dropout={p} in training, {zeros:.0%} of the numbers of {told} are 0; it should be "

@@ -5,7 +5,8 @@ import functools
 import inspect
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import PurePath
 from types import SimpleNamespace
@@ -33,6 +34,16 @@ class Raised:
     message: str
 
 
+class WithGradient(list):
+    """A tensor and its gradient."""
+
+    def __init__(self, tensor: Tensor, gradient: Tensor):
+        super().__init__((tensor, gradient))
+
+    def __repr__(self) -> str:
+        return f"{self[0]} with gradient {self[1]}"
+
+
 @dataclass(frozen=True)
 class Call:
     """One call: what was called, with copies of its arguments before it and after it."""
@@ -43,6 +54,7 @@ class Call:
     after: dict[str, Any]
     result: Any
     shapes: str  # the docstring that names the dimensions
+    read: bool = False  # a property, which takes no parentheses
 
     @property
     def came_back(self) -> list[Any]:
@@ -58,6 +70,8 @@ class Recorder:
     The objects that it makes begin with the weights of those that `like` made, in the same order,
     and leave the same random state behind: then a difference is one of the code alone.
     """
+
+    paused = 0
 
     def __init__(
         self, impl: Any, exercise: str, methods: list[str], like: "Recorder | None" = None
@@ -84,9 +98,16 @@ class Recorder:
         return noted
 
     def note(
-        self, function: Callable, of: str, method: str, doc: str, args: tuple, options: dict
+        self,
+        function: Callable,
+        of: str,
+        method: str,
+        doc: str,
+        args: tuple,
+        options: dict,
+        read: bool = False,
     ) -> Any:
-        if self.inside:
+        if self.inside or Recorder.paused:
             return function(*args, **options)
         before = copied(named(function, args, options))
         self.inside = True
@@ -94,12 +115,13 @@ class Recorder:
             result = function(*args, **options)
         except Exception as error:
             after = copied(named(function, args, options))
-            self.calls.append(Call(of, method, before, after, Raised(type(error), str(error)), doc))
+            raised = Raised(type(error), str(error))
+            self.calls.append(Call(of, method, before, after, raised, doc, read))
             raise
         finally:
             self.inside = False
         after = copied(named(function, args, options))
-        self.calls.append(Call(of, method, before, after, copied(result), doc))
+        self.calls.append(Call(of, method, before, after, copied(result), doc, read))
         return result
 
     def noting_class(self, watched: type, methods: list[str]) -> type:
@@ -124,7 +146,9 @@ class Recorder:
         def of_method(name: str) -> Any:
             attribute = inspect.getattr_static(watched, name)
             if isinstance(attribute, property):
-                return property(lambda self: recorder.of_object(self, attribute.fget, name, (), {}))
+                return property(
+                    lambda self: recorder.of_object(self, attribute.fget, name, (), {}, read=True)
+                )
             return lambda self, *args, **options: recorder.of_object(
                 self, getattr(watched, name), name, args, options
             )
@@ -134,13 +158,19 @@ class Recorder:
         return type(self.name, (watched,), {**body, **names, "__init__": __init__})
 
     def of_object(
-        self, made: Any, function: Callable, name: str, args: tuple, options: dict
+        self,
+        made: Any,
+        function: Callable,
+        name: str,
+        args: tuple,
+        options: dict,
+        read: bool = False,
     ) -> Any:
         method = "" if name == "forward" else name
         doc = function.__doc__ or type(made).__mro__[1].__doc__ or ""
         bound = functools.partial(function, made)
         return self.note(
-            bound, vars(made).get("_of", type(made).__name__), method, doc, args, options
+            bound, vars(made).get("_of", type(made).__name__), method, doc, args, options, read
         )
 
     def begin_alike(self, module: nn.Module) -> None:
@@ -154,6 +184,16 @@ class Recorder:
             torch.set_rng_state(random)
         state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         self.made.append((state, torch.get_rng_state()))
+
+
+@contextmanager
+def unnoted() -> Iterator[None]:
+    """Meanwhile nothing is noted: what is called here is not what a test is about."""
+    Recorder.paused += 1
+    try:
+        yield
+    finally:
+        Recorder.paused -= 1
 
 
 def named(function: Callable, args: tuple, options: dict) -> dict[str, Any]:
@@ -171,7 +211,11 @@ def copied(value: Any) -> Any:
         return Named(type(value).__name__)
     if isinstance(value, Tensor):
         kept = value.detach().clone()
-        return [kept, value.grad.clone()] if value.is_leaf and value.grad is not None else kept
+        return (
+            WithGradient(kept, value.grad.clone())
+            if value.is_leaf and value.grad is not None
+            else kept
+        )
     if isinstance(value, dict):
         return {key: copied(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

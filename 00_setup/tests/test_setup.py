@@ -83,7 +83,7 @@ class TestShiftTargets:
         try:
             result = impl.shift_targets(tokens)
         except ValueError:
-            told = f"tokens with {B} rows and {T + 1} columns were refused; 2 columns are enough."
+            told = f"tokens ({B}, {T + 1}) were refused; 2 columns are enough, and any rows."
             raise AssertionError(told) from None
         inputs, targets = result
         torch.testing.assert_close(inputs, tokens[:, :T])

@@ -1,5 +1,6 @@
 """Module 02. `impl` is the reference in one run of each test and your exercises in the other."""
 
+import itertools
 import math
 
 import pytest
@@ -113,6 +114,14 @@ class TestMultiHeadAttention:
         hidden = hidden_from_torch(6, causal)
         _, weights = layer(x, return_weights=True)
         _, expected = twin(x, x, x, attn_mask=hidden, average_attn_weights=False)
+        parts = zip(("q_proj(x)", "k_proj(x)", "v_proj(x)"), heads_of(layer, x), strict=True)
+        for (asks, q), (asked, k) in itertools.product(list(parts), repeat=2):
+            scores = q @ k.mT / 2
+            scores = scores if hidden is None else scores.masked_fill(hidden, -math.inf)
+            assert near(weights, expected) or not near(weights, scores.softmax(-1)), (
+                f"its weights are those of {asks} as queries and {asked} as keys; they should be "
+                "of q_proj(x) as queries and k_proj(x) as keys."
+            )
         torch.testing.assert_close(weights, expected)
         _, average = twin(x, x, x, attn_mask=hidden)
         torch.testing.assert_close(weights.mean(dim=1), average)
@@ -383,6 +392,18 @@ class TestRotate:
         out = layer(x, rotate=lambda x: x * turn, **options)
         out = out[0] if explicit else out
         torch.testing.assert_close(out, layer.out_proj(heads.transpose(1, 2).flatten(2)))
+
+    @pytest.mark.parametrize("explicit", [False, True])
+    def test_is_given_queries_and_keys_head_by_head(self, impl, explicit):
+        layer = layer_that_uses(impl, "rotate")
+        given, options = [], {"return_weights": True} if explicit else {}
+        layer(torch.randn(2, 5, 16), rotate=lambda x: given.append(tuple(x.shape)) or x, **options)
+        other = [shape for shape in given if shape[-3:] != (4, 5, 4)]
+        assert not other, (
+            f"with x (2, 5, 16) and 4 heads `rotate` is given a tensor {other[0]}; it should be "
+            "given the queries and the keys, each (B, n_heads, T, d_head), here (2, 4, 5, 4): "
+            "every head is turned by the same angles, and the last two axes tell which."
+        )
 
     def test_the_weights_are_those_of_what_was_turned(self, impl):
         layer = layer_that_uses(impl, "rotate", causal=False)

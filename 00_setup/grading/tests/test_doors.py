@@ -1,10 +1,13 @@
 """A door that is unused is told from one that is used wrongly."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from tiny_transformer.setup.grading.doors import calls, heeds, takes
+from tiny_transformer.setup.grading.recording import Recorder
 
 
 def without(x):
@@ -57,9 +60,16 @@ def test_what_has_not_begun_is_not_a_door_left_alone():
         heeds(stub, "change", 3, torch.ones(2))
 
 
-def test_a_mistake_behind_a_door_is_not_hidden():
-    with pytest.raises(TypeError):
-        calls(lambda x, change: change(x, x), "change", torch.neg, torch.ones(2))
+def test_a_mistake_behind_a_door_is_left_to_the_tests_of_the_door():
+    assert calls(lambda x, change=None: x + None, "change", torch.neg, torch.ones(2))
+    assert heeds(lambda x, change=0: x[change], "change", 3, torch.ones(2))
+
+
+def test_what_tries_a_door_is_no_call_of_the_test():
+    recorder = Recorder(SimpleNamespace(used=used), "used", [])
+    calls(recorder.impl.used, "change", torch.neg, torch.ones(2))
+    heeds(recorder.impl.used, "change", torch.neg, torch.ones(2))
+    assert not recorder.calls
 
 
 def test_of_a_module_its_forward_is_asked():

@@ -23,17 +23,26 @@ def test_the_right_answer_has_no_explanation():
         ((2, 4, 5, 8), (2, 5, 32), f"{HEADS} were not folded into the axis d_model"),
         ((2, 5, 32), (2, 4, 5, 8), f"the axis d_model was not split into {HEADS}"),
         ((2, 5, 4, 8), (2, 4, 5, 8), "the axes T and n_heads are swapped"),
-        ((8, 2, 4, 5), (2, 4, 5, 8), "the right axes in another order"),
+        ((8, 2, 4, 5), (2, 4, 5, 8), "the right sizes in another order"),
         ((2, 7), (2, 5, 7), "the axis T is missing; was it summed, averaged or indexed away?"),
         ((2, 5, 1), (2, 5), "the axis of size 1 should not be there any more"),
         ((2, 1, 7), (2, 5, 7), "the axis T was reduced to size 1"),
-        ((2, 4), (2, 5), "the axis T has size 4, one too few"),
-        ((2, 5), (), "an axis was kept that should not be"),
+        ((2, 4), (2, 5), "axis T has size 4, one too few"),
+        ((2, 5), (), "numbers along 2 axes came, where a single number should"),
+        ((), (2, 5, 7), "a single number came, where numbers along 3 axes should"),
+        ((2, 6), (2, 5), "axis T has size 6, one too many"),
+        ((2, 9), (2, 8), "axis d_head has size 9, one too many"),
+        ((2, 10), (2, 9), "axis 1 has size 10, one too many"),
     ],
 )
 def test_a_wrong_shape_is_explained_in_named_dimensions(got, want, reason):
     told = explain(torch.zeros(got), torch.zeros(want), SIZES)
     assert told.startswith("returned (") and told.endswith(f": {reason}.")
+
+
+def test_sizes_that_are_exchanged_are_no_swapped_axes_unless_the_numbers_are():
+    told = explain(X.view(5, 2, 32), X, SIZES)
+    assert "axes 0 and 1 have each other's size" in told and "swapped" not in told
 
 
 def test_both_shapes_are_read_aloud():
@@ -62,6 +71,7 @@ def test_both_shapes_are_read_aloud():
         (X.roll(1, 1), "off by one: along T every number stands one place too late."),
         (X.roll(-1, 1), "off by one: along T every number stands one place too early."),
         (X.flip(1), "the right numbers, but T runs backwards."),
+        (X.roll(16, 2), "along d_model the second half stands before the first."),
         (X.mT.reshape(2, 5, 32), "the right numbers in the wrong places"),
         (X - X.mean(-1, keepdim=True), "each row is right up to an offset of its own"),
         (X / X.norm(dim=-1, keepdim=True), "each row is right up to a factor of its own"),

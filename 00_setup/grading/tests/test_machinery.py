@@ -225,6 +225,26 @@ def double(x):
     )
 
 
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("torch.no_grad()", "`torch.no_grad()` on a line of its own has no effect"),
+        ("pass", "a leaf Variable that"),
+    ],
+)
+def test_gradients_that_a_bare_call_leaves_on_are_told(run, line, told):
+    exercises = f"""
+import torch
+
+def double(x):
+    {line}
+    leaf = torch.ones(2, requires_grad=True)
+    leaf += 1
+"""
+    output = run(exercises=exercises).stdout.str()
+    assert told in output and ("no effect" in output) == ("no effect" in told)
+
+
 def test_a_mistake_in_a_module_without_misconceptions_fails_plainly(run):
     result = run(exercises="def double(x):\n    return x**2\n", misconceptions=None)
     result.assert_outcomes(passed=3, failed=1, skipped=1)
