@@ -311,6 +311,13 @@ MISCONCEPTIONS = [
         "A guess among 65 characters would look like one among 18.",
     ),
     Misconception(
+        "perplexity",
+        wrong=lambda loss: math.exp(float(loss) / math.log(2)),
+        hint="You turn the loss into bits, loss / ln 2, and then take e to that power. The loss is "
+        "in nats, which is what e takes: exp(loss). A guess among 65 characters would look like "
+        "one among 412.",
+    ),
+    Misconception(
         "warmup_cosine",
         wrong=warmup_from_nothing,
         hint="Your first rate is 0: the step is computed and paid for, and moves nothing. The "
