@@ -995,3 +995,30 @@ SPARE = {
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]
+
+UNCACHED = [
+    ("left in evaluation mode, without a cache", "    model.train(mode)\n", "", ["training=True"]),
+    ("no rest for dropout, without a cache", "    model.eval()\n", "", ["dropout"]),
+    ("a graph, without a cache", "torch.no_grad()", "torch.enable_grad()", ["graph is built"]),
+]
+SLIPS += [
+    *(
+        Slip(
+            "generate", name, swap(GENERATE, old, new), say=say, never=["KVCache", "With use_cache"]
+        )
+        for name, old, new, say in UNCACHED
+    ),
+    Slip(
+        "generate",
+        "right but for a cache",
+        GENERATE,
+        say=["still read again", "to write last"],
+    ),
+    Slip(
+        "generate",
+        "a window one token too long",
+        swap(FULL, "-(-(end - L) // hop) * hop", "(end - L) // hop * hop"),
+        say=["context is 8", r"\[9\]"],
+        never=["KVCache", "With use_cache", "new cache"],
+    ),
+]
