@@ -75,7 +75,7 @@ def a_long_and_a_short_gradient(clip_gradients: Callable) -> list[Tensor]:
 @probe("AdamW", n=6)
 def five_steps_with_decay(AdamW: Callable) -> list[Tensor]:
     weight = nn.Parameter(some(6))
-    optimizer = AdamW([weight], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.5)
+    optimizer = AdamW([weight], lr=0.1, betas=(0.8, 0.99), eps=1e-8, weight_decay=0.5)
     for gradient in some(5, 6):
         weight.grad = gradient
         optimizer.step()

@@ -1135,3 +1135,33 @@ def split_corpus(tokens, val_fraction=0.1):
         never=["scale should be lowered"],
     ),
 ]
+
+EXTRA += [
+    Slip(
+        "AdamW",
+        "the count is no power",
+        swap(swap(ADAMW, 'b1 ** s["t"]', "b1"), 'b2 ** s["t"]', "b2"),
+        say=["0.9² = 0.19"],
+        never=["stay too small"],
+    ),
+    Slip(
+        "AdamW",
+        "squares of the average",
+        swap(ADAMW, "(1 - b2) * g * g", '(1 - b2) * s["m"] * s["m"]'),
+        say=["g · g"],
+        never=["other way round"],
+    ),
+    Slip("AdamW", "no root", swap(ADAMW, "v_hat.sqrt()", "v_hat"), say=["root"]),
+    Slip(
+        "clip_gradients",
+        "the sum of the lengths",
+        swap(CLIP, "torch.stack([g.norm() for g in grads]).norm()", "sum(g.norm() for g in grads)"),
+        say=["the sum of their lengths"],
+    ),
+    Slip(
+        "cross_entropy",
+        "the mean over the batch alone",
+        swap(LOSS, ".mean()", ".sum() / max(1, len(targets) if targets.dim() else 1)"),
+        say=["3 times as large: as many as a row has"],
+    ),
+]

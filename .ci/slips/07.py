@@ -1022,3 +1022,38 @@ SLIPS += [
         never=["KVCache", "With use_cache", "new cache"],
     ),
 ]
+EXTRA += [
+    Slip(
+        "generate",
+        "token 0 ends the text",
+        swap(
+            GENERATE,
+            "            tokens = torch.cat",
+            "            if (new == 0).all():\n                break\n            tokens = torch.cat",
+        ),
+        say=["No token is special"],
+    ),
+    Slip(
+        "generate",
+        "a new cache at each step",
+        swap(FULL, "use_cache and start != old", "use_cache"),
+        say=["the same one at each step"],
+    ),
+    Slip(
+        "KVCache",
+        "d_model taken for d_head",
+        swap(CACHE, "config.d_model // config.n_heads", "config.d_model"),
+        say=[r"size of the tensor \(16\)"],
+        never=["device"],
+    ),
+    Slip(
+        "KVCache",
+        "values come back as keys",
+        swap(
+            CACHE,
+            "return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]",
+            "return self.values[layer, :, :, :end], self.keys[layer, :, :, :end]",
+        ),
+        say=["changed places"],
+    ),
+]

@@ -323,6 +323,7 @@ def cause(loss, expected, logits, targets):
     factor = (loss / expected).item()
     for name, n in {
         "as many as there are positions": targets.numel(),
+        "as many as a row has positions": math.prod(targets.shape[1:]),
         "1 / ln 2": 1 / math.log(2),
     }.items():
         if n != 1 and factor == pytest.approx(n, rel=1e-5):
@@ -410,6 +411,27 @@ class TestWarmupCosine:
 
 @pytest.mark.exercise("clip_gradients")
 class TestClipGradients:
+    def test_returns_the_length_before(self, impl):
+        params = with_gradients(5, 7)
+        whole = torch.cat([p.grad for p in params[:-1]])
+        length, lengths = whole.norm(), torch.stack([p.grad.norm() for p in params[:-1]])
+        returned = impl.clip_gradients(params, 0.5)
+        assert isinstance(returned, torch.Tensor) and returned.shape == (), (
+            "What is returned should be a tensor (), the length of the gradients before."
+        )
+        wrong = {
+            "the sum of their lengths": lengths.sum(),
+            "the longest of them": lengths.max(),
+            "the sum of the squares, without its root": length**2,
+            "the sum of the numbers without their signs": whole.abs().sum(),
+            "what max_norm leaves of it": 0.5,
+        }
+        told = [f", {name}" for name, n in wrong.items() if abs(returned - n) < 1e-4 * n]
+        assert returned.item() == pytest.approx(length.item(), rel=1e-4), (
+            f"Laid end to end the gradients were {length:.4f} long; {returned:.4f} is "
+            f"returned{''.join(told)}."
+        )
+
     def test_together_they_are_as_long_as_they_may_be(self, impl):
         params = with_gradients(5, 7)
         before = [p.grad.clone() for p in params[:-1]]
@@ -489,17 +511,6 @@ class TestClipGradients:
         impl.clip_gradients(params, 0.1)
         assert params[0].equal(before), "The weights are changed; only their gradients should be."
 
-    def test_returns_the_length_before(self, impl):
-        params = with_gradients(5, 7)
-        length = torch.cat([p.grad for p in params[:-1]]).norm()
-        returned = impl.clip_gradients(params, 0.5)
-        assert isinstance(returned, torch.Tensor) and returned.shape == (), (
-            "What is returned should be a tensor (), the length of the gradients before."
-        )
-        assert returned.item() == pytest.approx(length.item(), rel=1e-4), (
-            f"Laid end to end the gradients were {length:.4f} long; {returned:.4f} is returned."
-        )
-
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "clip_gradients")
 
@@ -539,7 +550,7 @@ class TestAdamW:
         (move,), (tenfold,) = moves(impl, [gradient]), moves(impl, [10 * gradient])
         expected = -math.copysign(0.1, gradient)
         exchanged = expected * (0.9 / 0.1) / (0.999 / 0.001) ** 0.5
-        why = "lr down the gradient, however long that is."
+        why = "lr down the gradient, which is divided by the root of its average square."
         if math.isnan(move):
             why = "t is 1 at the first step; with t = 0, 1 - beta^t would be 0."
         elif move == pytest.approx(exchanged, rel=1e-4):
@@ -551,8 +562,8 @@ class TestAdamW:
             why = "lr down the gradient, written into the parameter itself, in place."
         elif move == pytest.approx(tenfold, rel=1e-3) and move * expected > 0:
             why = (
-                "both averages start at 0 and take 1 - beta of what is new; then each is divided "
-                "by 1 - beta^t, with its own beta and t = 1."
+                "both averages start at 0 and take 1 - beta of g and of g · g; then each is "
+                "divided by 1 - beta^t, with its own beta and t = 1."
             )
         assert move == pytest.approx(expected, rel=1e-3), (
             f"With lr=0.1, no decay and a gradient of {gradient:g} the first step moves a weight "
@@ -604,8 +615,8 @@ class TestAdamW:
             )
         assert found[1] == pytest.approx(expected, rel=1e-3), (
             "With lr=0.1, betas=(0.9, 0.9) and gradients 1, 0 the second step moves a weight by "
-            f"{found[1]:.4g}; both averages still hold 0.9 of what the first gradient left, so it "
-            f"is {expected:.4g}.{told}"
+            f"{found[1]:.4g}; both averages still hold 0.9 of what the first gradient left, and "
+            f"are divided by 1 - 0.9² = 0.19, so it is {expected:.4g}.{told}"
         )
 
     def test_each_beta_is_of_its_own_average(self, impl):

@@ -514,6 +514,18 @@ class TestGenerate:
         assert tokens.shape == (2, T + new), came_back(tokens, prompt, new)
         assert tokens[:, :T].equal(prompt), "The text does not begin with its prompt."
 
+    @pytest.mark.parametrize("token", [0, 1, 10])
+    def test_no_token_ends_the_text(self, impl, token):
+        model, prompt = small_model(), torch.tensor([[2, 3]])
+        model.head.register_forward_hook(
+            lambda _, x, y: F.one_hot(0 * y.argmax(-1) + token, 11) * 9.0
+        )
+        tokens = impl.generate(model, prompt, 5, **GREEDY, use_cache=False)
+        assert tokens[0, 2:].tolist() == [token] * 5, (
+            f"A model that gives token {token} the highest score each time goes on with "
+            f"{tokens[0, 2:].tolist()} where 5 tokens are asked for. No token is special."
+        )
+
     def test_leaves_its_prompt_alone(self, impl):
         prompt = torch.randint(11, (2, 3))
         before = prompt.clone()
@@ -644,7 +656,7 @@ class TestGenerate:
         assert widths != [3, 4, 5, 6, 7], (
             "With use_cache every token is still read again at each step: the model reads [3, 4, "
             "5, 6, 7] tokens after a prompt of 3. That is the part to write last: a KVCache beside "
-            "the tokens makes it [3, 1, 1, 1, 1]."
+            "the tokens, the same one at each step, makes it [3, 1, 1, 1, 1]."
         )
         assert widths == [3, 1, 1, 1, 1], (
             f"With use_cache the model reads {widths} tokens after a prompt of 3; the cache has "
@@ -739,9 +751,12 @@ class TestKVCache:
                         f"{layer} come back as {tuple(kept.shape)}; all so far are (B, n_heads, "
                         f"S, d_head), {tuple(expected.shape)}."
                     )
+                    others = (v if all_of_them is k else k)[layer, :, :, :end]
+                    told = " Keys and values have changed places." if kept.equal(others) else ""
                     assert kept.equal(expected), (
                         f"With `length` {start} and {end - start} new tokens the {name} of layer "
                         f"{layer} are not those that were appended to this layer, in their order."
+                        f"{told}"
                     )
             cache.length = end  # which the model does once all layers have appended
 
@@ -760,6 +775,7 @@ class TestKVCache:
         )
 
     def test_it_lies_on_the_device_it_was_made_for(self, impl):
+        impl.KVCache(SMALL, 1).append(0, *torch.zeros(2, 1, 2, 3, 8))  # what goes wrong anywhere
         cache = impl.KVCache(SMALL, 1, device="meta")  # which any machine has
         k = torch.zeros(1, 2, 3, 8, device="meta")
         try:
