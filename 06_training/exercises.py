@@ -84,7 +84,7 @@ def clip_gradients(params: Iterable[nn.Parameter], max_norm: float) -> Tensor:
 
     Laid end to end they make one vector: its direction stays, and where it is short enough it
     stays as it is. Returns its length before, (). A gradient that is None is passed over; without
-    any the length is 0.
+    any the length is 0, a tensor too.
 
     >>> weight = nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])

@@ -75,7 +75,7 @@ def a_long_and_a_short_gradient(clip_gradients: Callable) -> list[Tensor]:
 @probe("AdamW", n=6)
 def five_steps_with_decay(AdamW: Callable) -> list[Tensor]:
     weight = nn.Parameter(some(6))
-    optimizer = AdamW([weight], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.5)
+    optimizer = AdamW([weight], lr=0.1, betas=(0.8, 0.99), eps=1e-8, weight_decay=0.5)
     for gradient in some(5, 6):
         weight.grad = gradient
         optimizer.step()
@@ -309,6 +309,13 @@ MISCONCEPTIONS = [
         wrong=lambda loss: 2 ** float(loss),
         hint="2 ** loss undoes a loss in bits, and ours is in nats, from the natural logarithm. "
         "A guess among 65 characters would look like one among 18.",
+    ),
+    Misconception(
+        "perplexity",
+        wrong=lambda loss: math.exp(float(loss) / math.log(2)),
+        hint="You turn the loss into bits, loss / ln 2, and then take e to that power. The loss is "
+        "in nats, which is what e takes: exp(loss). A guess among 65 characters would look like "
+        "one among 412.",
     ),
     Misconception(
         "warmup_cosine",

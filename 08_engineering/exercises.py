@@ -137,8 +137,8 @@ def keep_best(folder: Path | str, n: int) -> list[Path]:
 
     The best comes first; of equal ones the name that sorts first is the better, and nan is the
     worst. A checkpoint is a folder with a state.json, which says its "val_loss"; NAME.new and
-    NAME.old are leftovers of a kill and do not count. All other things stay. An n below 1 is a
-    ValueError that names it, and deletes nothing.
+    NAME.old are leftovers of a kill and do not count. All other things stay, with all that is in
+    them. An n below 1 is a ValueError that names it, and deletes nothing.
 
     >>> with TemporaryDirectory() as folder:
     ...     for name, loss in (("a", 0.5), ("b", 0.1), ("c", 0.3)):

@@ -149,10 +149,10 @@ def seen_from_elsewhere_and_after_a_cut_line(MetricsLog: Callable) -> dict[str, 
 @probe("keep_best")
 def two_of_three_beside_a_leftover(keep_best: Callable) -> dict[str, list[str]]:
     with TemporaryDirectory() as folder:
-        for name, loss in (("0.new", 0.05), ("1", 0.1), ("2", 0.3), ("3", 0.2)):
+        for name, loss in (("0.new", 0.05), ("1", 0.2), ("2", 0.3), ("3", 0.1)):
             reference.save_checkpoint(Path(folder, name), {"model": {}, "val_loss": loss})
         keep_best(folder, 2)
-        return {"the two best of losses 0.1, 0.3 and 0.2": sorted(os.listdir(folder))}
+        return {"the two best of losses 0.2, 0.3 and 0.1": sorted(os.listdir(folder))}
 
 
 def believe_any_type(config: Any, assignments: Mapping[str, Any]) -> Any:

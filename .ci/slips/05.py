@@ -658,3 +658,18 @@ def init_weights(model):
         say=["last position, 4", "at 3"],
     ),
 ]
+
+EXTRA += [
+    Slip(
+        "init_weights",
+        "down at full size",
+        swap(INIT, '(("out_proj.weight", "down.weight"))', '("out_proj.weight")'),
+        say=["down.weight", "sqrt"],
+    ),
+    Slip(
+        "TinyTransformerLM",
+        "a residual around each block",
+        swap(PLAIN, "x = block(x, rotate=turn)", "x = x + block(x, rotate=turn)"),
+        say=[r"blocks\[1\] should be given what blocks\[0\] returns"],
+    ),
+]

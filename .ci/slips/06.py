@@ -779,6 +779,76 @@ def clip_gradients(params, max_norm):
     return total
 """
 
+SLIPS += [
+    Slip(
+        "perplexity",
+        "through bits, e taken",
+        "def perplexity(loss):\n    return math.exp(loss / math.log(2))",
+        say=["into bits", r"exp\(loss\)"],
+        never=[r"2 \*\* loss"],
+    ),
+    Slip(
+        "clip_gradients",
+        "0.0 as a float without gradients",
+        swap(CLIP, "torch.tensor(0.0)", "0.0"),
+        say=["Without any gradient a float"],
+    ),
+    Slip(
+        "AdamW",
+        "corrects the averages in place",
+        swap(
+            swap(ADAMW, 'm_hat = s["m"] / (', 'm_hat = s["m"].div_('),
+            'v_hat = s["v"] / (',
+            'v_hat = s["v"].div_(',
+        ),
+        say=["averages themselves are corrected", "without it"],
+    ),
+    Slip(
+        "AdamW",
+        "lerp_ with beta",
+        swap(
+            swap(ADAMW, 's["m"] = b1 * s["m"] + (1 - b1) * g', 's["m"].lerp_(g, b1)'),
+            's["v"] = b2 * s["v"] + (1 - b2) * g * g',
+            's["v"].lerp_(g * g, b2)',
+        ),
+        say=["1 - beta of what is new", "other way round"],
+        never=["count of steps", "correct"],
+    ),
+    Slip(
+        "AdamW",
+        "counts the step at the end",
+        swap(ADAMW, '                s["t"] += 1\n', "") + '                s["t"] += 1\n',
+        say=["nan", "t is 1 at the first step"],
+    ),
+    Slip(
+        "train_step",
+        "forgets the gradients behind backward",
+        swap(
+            swap(STEP, "    optimizer.zero_grad()\n", ""),
+            "loss.backward()",
+            "loss.backward()\n    optimizer.zero_grad()",
+        ),
+        say=["every gradient is None or 0"],
+    ),
+    Slip(
+        "train_step",
+        "adds the parts undivided",
+        swap(DOORS, " * len(y) / len(targets)", ""),
+        say=["accumulate=2", "share of the mean|number of parts"],
+        never=["accumulate=4"],
+    ),
+    Slip(
+        "get_batch",
+        "no window twice",
+        swap(
+            BATCH,
+            "torch.randint(n, (batch_size,), generator=generator)",
+            "torch.randperm(n, generator=generator)[:batch_size]",
+        ),
+        say=["any number of times"],
+    ),
+]
+
 EXTRA += [
     Slip(
         "get_batch",
@@ -1063,5 +1133,35 @@ def split_corpus(tokens, val_fraction=0.1):
         swap(DOORS, "scaler.step(optimizer)", "optimizer.step()"),
         say=["moved the weights"],
         never=["scale should be lowered"],
+    ),
+]
+
+EXTRA += [
+    Slip(
+        "AdamW",
+        "the count is no power",
+        swap(swap(ADAMW, 'b1 ** s["t"]', "b1"), 'b2 ** s["t"]', "b2"),
+        say=["0.9² = 0.19"],
+        never=["stay too small"],
+    ),
+    Slip(
+        "AdamW",
+        "squares of the average",
+        swap(ADAMW, "(1 - b2) * g * g", '(1 - b2) * s["m"] * s["m"]'),
+        say=["g · g"],
+        never=["other way round"],
+    ),
+    Slip("AdamW", "no root", swap(ADAMW, "v_hat.sqrt()", "v_hat"), say=["root"]),
+    Slip(
+        "clip_gradients",
+        "the sum of the lengths",
+        swap(CLIP, "torch.stack([g.norm() for g in grads]).norm()", "sum(g.norm() for g in grads)"),
+        say=["the sum of their lengths"],
+    ),
+    Slip(
+        "cross_entropy",
+        "the mean over the batch alone",
+        swap(LOSS, ".mean()", ".sum() / max(1, len(targets) if targets.dim() else 1)"),
+        say=["3 times as large: as many as a row has"],
     ),
 ]

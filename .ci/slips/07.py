@@ -995,3 +995,65 @@ SPARE = {
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]
+
+UNCACHED = [
+    ("left in evaluation mode, without a cache", "    model.train(mode)\n", "", ["training=True"]),
+    ("no rest for dropout, without a cache", "    model.eval()\n", "", ["dropout"]),
+    ("a graph, without a cache", "torch.no_grad()", "torch.enable_grad()", ["graph is built"]),
+]
+SLIPS += [
+    *(
+        Slip(
+            "generate", name, swap(GENERATE, old, new), say=say, never=["KVCache", "With use_cache"]
+        )
+        for name, old, new, say in UNCACHED
+    ),
+    Slip(
+        "generate",
+        "right but for a cache",
+        GENERATE,
+        say=["still read again", "to write last"],
+    ),
+    Slip(
+        "generate",
+        "a window one token too long",
+        swap(FULL, "-(-(end - L) // hop) * hop", "(end - L) // hop * hop"),
+        say=["context is 8", r"\[9\]"],
+        never=["KVCache", "With use_cache", "new cache"],
+    ),
+]
+EXTRA += [
+    Slip(
+        "generate",
+        "token 0 ends the text",
+        swap(
+            GENERATE,
+            "            tokens = torch.cat",
+            "            if (new == 0).all():\n                break\n            tokens = torch.cat",
+        ),
+        say=["No token is special"],
+    ),
+    Slip(
+        "generate",
+        "a new cache at each step",
+        swap(FULL, "use_cache and start != old", "use_cache"),
+        say=["the same one at each step"],
+    ),
+    Slip(
+        "KVCache",
+        "d_model taken for d_head",
+        swap(CACHE, "config.d_model // config.n_heads", "config.d_model"),
+        say=[r"size of the tensor \(16\)"],
+        never=["device"],
+    ),
+    Slip(
+        "KVCache",
+        "values come back as keys",
+        swap(
+            CACHE,
+            "return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]",
+            "return self.values[layer, :, :, :end], self.keys[layer, :, :, :end]",
+        ),
+        say=["changed places"],
+    ),
+]

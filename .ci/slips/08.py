@@ -880,3 +880,67 @@ SPARE = {
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]
+
+SLIPS += [
+    Slip(
+        "keep_best",
+        "looks into folders of folders",
+        swap(BEST, '.glob("*/state.json")', '.rglob("state.json")'),
+        say=["notes/kept", "inside of another folder"],
+    ),
+    Slip(
+        "load_checkpoint",
+        "digits behind a minus are a number",
+        swap(LOAD, "k.isdigit()", 'k.isascii() and k.lstrip("-").isdigit()'),
+        say=["digits 0 to 9", "'-1'"],
+        never=["a digit to str.isdigit"],
+    ),
+    Slip(
+        "load_checkpoint",
+        "a power is a digit",
+        LOAD,
+        say=["a digit to str.isdigit", "ValueError"],
+    ),
+    Slip(
+        "override",
+        "right: names the part that does not exist",
+        swap(OVERRIDE, "has no setting {key!r}", "has no setting {name!r}"),
+        right=True,
+    ),
+]
+EXTRA += [
+    Slip(
+        "save_checkpoint",
+        "the old one goes at the beginning",
+        swap(
+            SAVE,
+            "    shutil.rmtree(new, ignore_errors=True)\n",
+            "    shutil.rmtree(new, ignore_errors=True)\n"
+            "    shutil.rmtree(old, ignore_errors=True)\n",
+        ),
+        say=["earlier kill had left", "last.old is the only checkpoint"],
+    ),
+    Slip(
+        "save_checkpoint",
+        "no copies of what shares memory",
+        swap(SAVE, "key: value.detach().clone().contiguous()", "key: value.detach()"),
+        say=["share memory", "Copies"],
+        never=["save_model"],
+    ),
+    Slip(
+        "MetricsLog",
+        "a file that stays open",
+        swap(
+            swap(
+                LOG,
+                "        self.path = Path(path)\n",
+                "        self.path = Path(path)\n        self.file = open(path, 'a')\n",
+            ),
+            '        with open(self.path, "ab") as file:\n'
+            "            file.truncate(whole)\n"
+            '            file.write(json.dumps(dict(record)).encode() + b"\\n")\n',
+            '        self.file.write(json.dumps(dict(record)) + "\\n")\n',
+        ),
+        say=["file is empty", "until it is closed"],
+    ),
+]

@@ -264,7 +264,7 @@ def build_model(config, text):
             "bf16=arithmetic.bf16)\n                reporter",
             "bf16=False)\n                reporter",
         ),
-        say=["bfloat16"],
+        say=["to be measured in bfloat16", "yours is .* the one in float32"],
         never=["seed"],
     ),
     Slip(
@@ -590,3 +590,43 @@ SPARE = {
 }
 EXTRA = [slip for slip in SLIPS if (slip.exercise, slip.name) in SPARE]
 SLIPS = [slip for slip in SLIPS if (slip.exercise, slip.name) not in SPARE]
+
+SAVE = "                session.save_evaluated(out, config.keep)\n"
+MEASURE = "                session.val_loss = evaluate(model, val_tokens, bf16=arithmetic.bf16)\n"
+SLIPS += [
+    Slip(
+        "gallery",
+        "prompt by prompt",
+        """
+def gallery(model, tokenizer, prompts, max_new_tokens=200, seed=1):
+    parts = ["# Gallery", f"{max_new_tokens} tokens each, seed {seed}, unedited."]
+    for name, settings in STRATEGIES.items():
+        parts.append(f"## {name}")
+        for prompt in prompts:
+            generator = torch.Generator().manual_seed(seed)
+            ids = torch.tensor([tokenizer.encode(prompt)])
+            row = generate(model, ids, max_new_tokens, generator=generator, **settings)[0]
+            parts.append(f"```text\\n{tokenizer.decode(row)}\\n```")
+    return "\\n\\n".join(parts) + "\\n"
+""",
+        say=["one batch", "one generator"],
+    ),
+]
+EXTRA += [
+    Slip(
+        "train",
+        "the first tokens are cut before they are counted",
+        swap(
+            swap(TRAIN, "    val_tokens = val_tokens[: config.eval_tokens]\n", ""),
+            "    if len(val_tokens)",
+            "    val_tokens = val_tokens[: config.eval_tokens]\n    if len(val_tokens)",
+        ),
+        say=["eval_tokens = 10", "17 tokens"],
+    ),
+    Slip(
+        "train",
+        "saves before it measures",
+        swap(swap(TRAIN, SAVE, ""), MEASURE, SAVE + MEASURE),
+        say=["that of step 4", "then it saves"],
+    ),
+]

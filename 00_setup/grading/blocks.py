@@ -86,7 +86,7 @@ def render(blocks: list[Block], width: int, root: Path) -> Iterable[str]:
             yield from indented([waits], width)
             continue
         told += 1
-        count = len(block.failures)
+        count = len({failure.test.partition(",")[0] for failure in block.failures})
         if told > WHOLE:
             yield f"  {count} of its tests {'fails' if count == 1 else 'fail'}"
             continue

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.setup.grading.doors import takes, unused
+from tiny_transformer.setup.grading.doors import takes, unnoted, unused
 from tiny_transformer.setup.grading.examples import the_example_is_true
 from tiny_transformer.setup.grading.habits import (
     HABITS,
@@ -122,6 +122,10 @@ class TestGetBatch:
     def test_every_window_comes_up_and_about_equally_often(self, impl):
         generator = torch.Generator().manual_seed(0)
         inputs, _ = impl.get_batch(torch.arange(7), 3000, 4, generator)
+        assert len(inputs) == 3000, (
+            f"With batch_size=3000 you give {len(inputs)} windows. A text of 7 tokens has 3 of 4, "
+            "and one may come up any number of times."
+        )
         often = inputs[:, 0].bincount(minlength=3).tolist()
         assert len(often) == 3 and min(often) > 900, (
             "A text of 7 tokens has 3 windows of 4 with a target for each token, and each is "
@@ -314,6 +318,7 @@ def cause(loss, expected, logits, targets):
     factor = (loss / expected).item()
     for name, n in {
         "as many as there are positions": targets.numel(),
+        "as many as a row has positions": math.prod(targets.shape[1:]),
         "1 / ln 2": 1 / math.log(2),
     }.items():
         if n != 1 and factor == pytest.approx(n, rel=1e-5):
@@ -323,7 +328,7 @@ def cause(loss, expected, logits, targets):
 
 @pytest.mark.exercise("perplexity")
 class TestPerplexity:
-    @pytest.mark.parametrize("choices", [1, 1.002, 2, 65])
+    @pytest.mark.parametrize("choices", [65, 2, 1, 1.002])
     @pytest.mark.parametrize("kind", [float, torch.tensor])
     def test_an_even_choice_has_as_many_as_it_has_options(self, impl, choices, kind):
         perplexity = impl.perplexity(kind(math.log(choices)))
@@ -401,6 +406,27 @@ class TestWarmupCosine:
 
 @pytest.mark.exercise("clip_gradients")
 class TestClipGradients:
+    def test_returns_the_length_before(self, impl):
+        params = with_gradients(5, 7)
+        whole = torch.cat([p.grad for p in params[:-1]])
+        length, lengths = whole.norm(), torch.stack([p.grad.norm() for p in params[:-1]])
+        returned = impl.clip_gradients(params, 0.5)
+        assert isinstance(returned, torch.Tensor) and returned.shape == (), (
+            "What is returned should be a tensor (), the length of the gradients before."
+        )
+        wrong = {
+            "the sum of their lengths": lengths.sum(),
+            "the longest of them": lengths.max(),
+            "the sum of the squares, without its root": length**2,
+            "the sum of the numbers without their signs": whole.abs().sum(),
+            "what max_norm leaves of it": 0.5,
+        }
+        told = [f", {name}" for name, n in wrong.items() if abs(returned - n) < 1e-4 * n]
+        assert returned.item() == pytest.approx(length.item(), rel=1e-4), (
+            f"Laid end to end the gradients were {length:.4f} long; {returned:.4f} is "
+            f"returned{''.join(told)}."
+        )
+
     def test_together_they_are_as_long_as_they_may_be(self, impl):
         params = with_gradients(5, 7)
         before = [p.grad.clone() for p in params[:-1]]
@@ -469,23 +495,16 @@ class TestClipGradients:
     def test_where_no_parameter_has_a_gradient_the_length_is_0(self, impl):
         length = impl.clip_gradients([nn.Parameter(torch.zeros(3))], 1.0)
         assert float(length) == 0, f"Without any gradient you return {length}; the length is 0."
+        assert isinstance(length, torch.Tensor) and length.shape == (), (
+            f"Without any gradient a {type(length).__name__} comes back; the length should be a "
+            "tensor (), as it is with them."
+        )
 
     def test_the_weights_themselves_stay(self, impl):
         params = with_gradients(5)
         before = params[0].detach().clone()
         impl.clip_gradients(params, 0.1)
         assert params[0].equal(before), "The weights are changed; only their gradients should be."
-
-    def test_returns_the_length_before(self, impl):
-        params = with_gradients(5, 7)
-        length = torch.cat([p.grad for p in params[:-1]]).norm()
-        returned = impl.clip_gradients(params, 0.5)
-        assert isinstance(returned, torch.Tensor) and returned.shape == (), (
-            "What is returned should be a tensor (), the length of the gradients before."
-        )
-        assert returned.item() == pytest.approx(length.item(), rel=1e-4), (
-            f"Laid end to end the gradients were {length:.4f} long; {returned:.4f} is returned."
-        )
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "clip_gradients")
@@ -525,13 +544,21 @@ class TestAdamW:
     def test_the_first_step_is_as_long_as_the_rate(self, impl, gradient):
         (move,), (tenfold,) = moves(impl, [gradient]), moves(impl, [10 * gradient])
         expected = -math.copysign(0.1, gradient)
-        why = "lr down the gradient, however long that is."
-        if move == 0:
+        exchanged = expected * (0.9 / 0.1) / (0.999 / 0.001) ** 0.5
+        why = "lr down the gradient, which is divided by the root of its average square."
+        if math.isnan(move):
+            why = "t is 1 at the first step; with t = 0, 1 - beta^t would be 0."
+        elif move == pytest.approx(exchanged, rel=1e-4):
+            why = (
+                "an average keeps beta of what it was and takes 1 - beta of what is new. Yours is "
+                "what comes where it is the other way round."
+            )
+        elif move == 0:
             why = "lr down the gradient, written into the parameter itself, in place."
         elif move == pytest.approx(tenfold, rel=1e-3) and move * expected > 0:
             why = (
-                "both averages start at 0, and each is corrected for that by its own beta and the "
-                "count of steps."
+                "both averages start at 0 and take 1 - beta of g and of g · g; then each is "
+                "divided by 1 - beta^t, with its own beta and t = 1."
             )
         assert move == pytest.approx(expected, rel=1e-3), (
             f"With lr=0.1, no decay and a gradient of {gradient:g} the first step moves a weight "
@@ -574,10 +601,17 @@ class TestAdamW:
 
     def test_the_averages_are_kept_from_step_to_step(self, impl):
         found = moves(impl, [1.0, 0.0], betas=(0.9, 0.9))
-        expected = -0.1 * (0.09 / 0.19) / (0.09 / 0.19) ** 0.5
+        expected = -0.1 * (0.09 / 0.19) ** 0.5
+        told = ""
+        if found[1] == pytest.approx(-0.1 * (0.9 / 0.19) ** 0.5, rel=1e-4):
+            told = (
+                " Yours is what comes where the averages themselves are corrected, and kept so: "
+                "the correction is for one step, and the next begins with the averages without it."
+            )
         assert found[1] == pytest.approx(expected, rel=1e-3), (
             "With lr=0.1, betas=(0.9, 0.9) and gradients 1, 0 the second step moves a weight by "
-            f"{found[1]:.4g}; both averages still hold the first gradient, so it is {expected:.4g}."
+            f"{found[1]:.4g}; both averages still hold 0.9 of what the first gradient left, and "
+            f"are divided by 1 - 0.9² = 0.19, so it is {expected:.4g}.{told}"
         )
 
     def test_each_beta_is_of_its_own_average(self, impl):
@@ -800,9 +834,20 @@ class TestTrainStep:
     @pytest.mark.parametrize("max_norm", [100.0, 0.1])
     def test_is_the_recipe_of_loss_gradient_clip_and_step(self, impl, max_norm):
         ours = small_model()
-        theirs, before = copy.deepcopy(ours), weights(ours)
+        theirs, before, used = copy.deepcopy(ours), weights(ours), []
         inputs, targets = torch.randint(11, (2, 4, 8))
-        impl.train_step(ours, torch.optim.SGD(ours.parameters(), 0.5), inputs, targets, max_norm)
+        optimizer = torch.optim.SGD(ours.parameters(), 0.5)
+        optimizer.register_step_pre_hook(
+            lambda *_: used.append(
+                any(p.grad is not None and p.grad.any() for p in ours.parameters())
+            )
+        )
+        impl.train_step(ours, optimizer, inputs, targets, max_norm)
+        assert used, "The weights are not moved: optimizer.step() is never called."
+        assert any(used), (
+            "When the optimizer takes its step, every gradient is None or 0: there is nothing left "
+            "for it to go by."
+        )
         F.cross_entropy(theirs(inputs).flatten(0, 1), targets.flatten()).backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)
         torch.optim.SGD(theirs.parameters(), 0.5).step()
@@ -904,6 +949,7 @@ OPTIONS = {"accumulate": lambda: 4, "bf16": lambda: True, "scaler": lambda: Watc
 
 def skip_if_unused(train_step, name):
     """Nothing about a step tells whether it was given this argument."""
+    train_step = unnoted(train_step)
     value, plain = OPTIONS[name](), after_a_step(train_step)
     step = plain
     if takes(train_step, name):

@@ -190,6 +190,18 @@ class TestTrain:
         last = list(recorded(tmp_path / "run", "val_loss").values())[-1]
         assert last < first - 0.3, f"The loss hardly falls: it was {first:.2f}, and is {last:.2f}."
 
+    def test_what_was_measured_is_saved(self, impl, finished):
+        _, out = finished(impl)
+        last, measured = load_checkpoint(out / "last"), recorded(out, "val_loss")
+        assert last["step"] == 5, f"After 5 steps last/ holds the state after step {last['step']}."
+        saved = last["val_loss"]
+        when = next((f", that of step {k}" for k, v in measured.items() if v == saved), "")
+        assert saved == measured[5], (
+            f"After the last step, 5, a validation loss of {measured[5]} was reported, and last/ "
+            f"was saved with {saved}{when}. First the session is given what was measured, then it "
+            "saves."
+        )
+
     def test_the_loss_it_returns_is_that_of_the_last_tenth_of_the_text(self, impl, quick, finished):
         best, out = finished(impl)
         loss = evaluate(load_run(out)[0], validation(quick, out))
@@ -291,20 +303,16 @@ class TestTrain:
         else:
             pytest.fail(f"{told} refused with a ValueError; it is accepted.")
 
-    def test_a_split_one_token_longer_than_the_context_will_do(self, impl, once, tmp_path):
-        config = with_text(once, tmp_path / "words.txt", 161)
+    @pytest.mark.parametrize("count", [None, 10])
+    def test_a_split_one_token_longer_than_the_context_will_do(self, impl, once, count, tmp_path):
+        config = replace(with_text(once, tmp_path / "words.txt", 161), eval_tokens=count)
+        told = "A split of 17 tokens is longer than the context, 16"
+        if count:
+            told += f", and will do; with eval_tokens = {count} the first {count} of it count"
         try:
             impl.train(config, tmp_path / "run")
         except ValueError as error:
-            pytest.fail(f"A split of 17 tokens is longer than the context, 16; here: {error}")
-
-    def test_what_was_measured_is_saved(self, impl, finished):
-        _, out = finished(impl)
-        last = load_checkpoint(out / "last")
-        assert last["step"] == 5, f"After 5 steps last/ holds the state after step {last['step']}."
-        loss = recorded(out, "val_loss")[5]
-        told = f"After the last step {loss} was measured, and last/ was saved with"
-        assert last["val_loss"] == loss, f"{told} {last['val_loss']}."
+            pytest.fail(f"{told}. Here: {error}")
 
     def test_an_evaluation_is_reported_before_it_is_saved(self, impl, once, tmp_path, monkeypatch):
         original, found = Session.save_evaluated, []
@@ -456,8 +464,13 @@ class TestTrain:
         kept = "scaler" in load_checkpoint(tmp_path / "run" / "last")
         told = "the session, and with it last/, must have the scaler if there is one"
         assert kept == (half == "fp16"), f"With {half} = True {told}."
-        told = f"It is evaluated in {'bfloat16' if half == 'bf16' else 'float32'} then"
-        assert best == pytest.approx(loss, abs=1e-6), f"{told}: {loss}, not {best}."
+        other = evaluate(model, tokens, bf16=half != "bf16")
+        kinds = ("bfloat16", "float32") if half == "bf16" else ("float32", "bfloat16")
+        told = f", which is the one in {kinds[1]}" if best == pytest.approx(other, abs=1e-6) else ""
+        assert best == pytest.approx(loss, abs=1e-6), (
+            f"With {half} = True the validation loss is to be measured in {kinds[0]}, where it is "
+            f"{loss}; yours is {best}{told}."
+        )
 
     @pytest.mark.parametrize("compiled", [True, False])
     def test_its_steps_are_compiled_or_not(self, impl, once, compiled, tmp_path, monkeypatch):
@@ -541,6 +554,19 @@ class TestGallery:
             )
             told = f"With a new generator of seed {seed}, {name} continues 'the' as {wanted!r}"
             assert text == wanted, f"{told}; the page has {text!r}."
+
+    def test_the_prompts_of_a_strategy_are_one_batch(self, impl, speaker):
+        model, tokenizer = speaker
+        page = iter(texts(impl.gallery(model, tokenizer, ["the", "the"], max_new_tokens=12)))
+        batch = torch.tensor([tokenizer.encode("the")] * 2)
+        for name, options in STRATEGIES.items():
+            generator = torch.Generator().manual_seed(1)
+            rows = generate(model, batch, 12, generator=generator, **options)
+            ours, wanted = [next(page), next(page)], [tokenizer.decode(row) for row in rows]
+            assert ours == wanted, (
+                f"Under '{name}' the prompt 'the', given twice, becomes {ours}. As one batch, "
+                f"which draws from one generator, the two become {wanted}."
+            )
 
     def test_pytorch_s_random_state_stays_as_it_was(self, impl, speaker):
         before = torch.get_rng_state()
