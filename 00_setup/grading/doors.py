@@ -23,11 +23,6 @@ def takes(function: Callable, name: str) -> bool:
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def unnoted(function: Callable) -> Callable:
-    """The exercise itself, whose calls are not told to a learner as those that a test makes."""
-    return getattr(function, "unnoted", function)
-
-
 def calls(function: Callable, name: str, argument: Callable, *inputs: Any, **options: Any) -> bool:
     """Whether `function` calls what it is given as `name`."""
     called = []

@@ -95,7 +95,6 @@ class Recorder:
             return self.note(function, of, method, doc or function.__doc__ or "", args, options)
 
         noted.__name__ = noted.__qualname__ = self.name
-        noted.unnoted = function
         return noted
 
     def note(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.setup.grading.doors import takes, unnoted, unused
+from tiny_transformer.setup.grading.doors import takes, unused
 from tiny_transformer.setup.grading.examples import the_example_is_true
 from tiny_transformer.setup.grading.habits import (
     HABITS,
@@ -20,6 +20,7 @@ from tiny_transformer.setup.grading.habits import (
     refuses,
     stays_on_the_device,
 )
+from tiny_transformer.setup.grading.recording import unnoted
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     AdamW,
@@ -949,7 +950,6 @@ OPTIONS = {"accumulate": lambda: 4, "bf16": lambda: True, "scaler": lambda: Watc
 
 def skip_if_unused(train_step, name):
     """Nothing about a step tells whether it was given this argument."""
-    train_step = unnoted(train_step)
     value, plain = OPTIONS[name](), after_a_step(train_step)
     step = plain
     if takes(train_step, name):
@@ -966,8 +966,9 @@ def step(impl):
     """`after_a_step` of the code under test; the test is skipped where it ignores an option."""
 
     def step(max_norm=1.0, **options):
-        for name in options:
-            skip_if_unused(impl.train_step, name)
+        with unnoted():
+            for name in options:
+                skip_if_unused(impl.train_step, name)
         return after_a_step(impl.train_step, max_norm, **options)
 
     return step
