@@ -89,9 +89,9 @@ print(f"best validation loss {best:.2f}")
 # ## The curve
 #
 # Look for three things: the start at ln 65, the two landmarks that counting alone can reach, and
-# the gap between training and validation. The pretrained model's run ends with a rise of
-# validation; the folder holds the weights of its lowest point. The landmarks are the entropy of
-# characters and that of a character given the one before; [theory.md](theory.md) computes both.
+# the gap between training and validation. The pretrained model's run ends while validation still
+# falls. The landmarks are the entropy of characters and that of a character given the one before;
+# [theory.md](theory.md) computes both.
 
 
 # %%
@@ -145,7 +145,7 @@ Markdown(gallery(model, tokenizer, ["ROMEO:"], max_new_tokens=120))
 #
 # Look at first letters: all of them cost more than the mean (dotted), and once a word has begun,
 # its rest is often cheap. Where it is not, the model had another word in mind: after `yo` it gives
-# 98% to `u`, after `wi` 89% to `t`.
+# 99% to `u`, after `th` 39% to `e`.
 
 # %%
 line = "But, soft! what light through yonder window breaks?"
@@ -167,10 +167,10 @@ plt.show()
 # head looks at the character just before. (The number of keys is e to the mean entropy of the last
 # ten queries: module 02.)
 #
-# Look for the main diagonal (head 0: the character itself) and for a diagonal one step below it
-# (head 2: the character before). With the slider you see the other layers. Some heads there follow
-# words: for most letters, head 1 of layer 2 looks most at the first letter of the word, and head 1
-# of layer 4 at the blank in front of it. Many others spread over ten keys and more.
+# Look for the main diagonal (head 4: the character itself) and for a diagonal one step below it
+# (head 1: the character before). Head 0 follows words: for most letters it looks most at the first
+# one of the word. With the slider you see the other layers, where head 4 of layer 3 looks at the
+# blank in front of the word. Many others spread over ten keys and more.
 
 
 # %%
@@ -223,9 +223,9 @@ write()
 _ = interact(write, prompt="JULIET:\n", temperature=(0.0, 1.5, 0.1), seed=(1, 50))
 
 # %% [markdown]
-# **Now you.** The loss of this model is about 1.48 nats a character. Among how many equally likely
+# **Now you.** The loss of this model is about 1.41 nats a character. Among how many equally likely
 # characters does it seem to choose? To one digit after the point.
 
 # %%
 answer = None
-assert answer is None or abs(answer - math.exp(1.48)) < 0.06, "e to the power of the loss"
+assert answer is None or abs(answer - math.exp(1.41)) < 0.06, "e to the power of the loss"

@@ -47,6 +47,10 @@ it. It knows the {vocab_size} characters of its text and refuses others.
 run, command, box = Path(sys.argv[1]), sys.argv[2], Path(__file__).parent
 for name in ("config.toml", "metrics.jsonl"):
     shutil.copy(run / name, box / name)
+shutil.rmtree(box / "snapshots", ignore_errors=True)
+*before, _ = sorted((run / "snapshots").glob("step-*"))  # the last is the end
+for snapshot in before:
+    shutil.copytree(snapshot, box / "snapshots" / snapshot.name)
 state = load_checkpoint(run / "best")
 weights = {name: weight.bfloat16() for name, weight in state["model"].items()}
 kept = {name: state[name] for name in ("step", "characters", "corpus", "settings") if name in state}
