@@ -50,6 +50,7 @@ def which_tokens_come_up_and_whether_they_repeat(sample: Callable) -> Any:
         "the shape of the tokens drawn for 1000 rows": list(drawn.shape),
         "a generator of the same seed draws the same tokens": drawn.equal(again),
         "which tokens come up": drawn.unique().tolist(),
+        "which come up of the best 3": sample(logits, 2.0, 3, 0.7).unique().tolist(),
     }
 
 
@@ -139,6 +140,36 @@ def temperature_last(
 
 
 @torch.no_grad()
+def top_p_of_all(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    if temperature and top_k and top_p:
+        scaled = reference.apply_temperature(logits.float(), temperature)
+        kept = reference.top_k_filter(scaled, top_k), reference.top_p_filter(scaled, top_p)
+        logits, temperature, top_k, top_p = torch.minimum(*kept), 1.0, None, None
+    return reference.sample(logits, temperature, top_k, top_p, generator)
+
+
+def one_number_for_all_rows(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    drawn = torch.rand(1, generator=generator)
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = reference.apply_temperature(logits.float(), temperature)
+    logits = logits if top_k is None else reference.top_k_filter(logits, top_k)
+    logits = logits if top_p is None else reference.top_p_filter(logits, top_p)
+    return (logits.softmax(dim=-1).cumsum(dim=-1) <= drawn).sum(dim=-1)
+
+
 def continue_from(
     window: slice,
     model: nn.Module,
@@ -272,6 +303,18 @@ MISCONCEPTIONS = [
         hint="You drew from PyTorch's global random state, not from `generator`: the same seed "
         "would not give the same text twice, and writing a sample during training would change "
         "the training.",
+    ),
+    Misconception(
+        "sample",
+        wrong=top_p_of_all,
+        hint="Your top_p measures the chances of all tokens; it comes after top_k, and measures "
+        "what top_k has left, whose chances add up to 1 again.",
+    ),
+    Misconception(
+        "sample",
+        wrong=one_number_for_all_rows,
+        hint="One random number decides for all rows, so rows alike always get the same token. "
+        "Each row draws its own.",
     ),
     Misconception(
         "generate",

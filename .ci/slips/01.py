@@ -778,4 +778,16 @@ def scaled_dot_product_attention(q, k, v, mask=None):
         say=[r"should get none", r"before the softmax"],
         never=[r"example"],
     ),
+    Slip(
+        "attention_scores",
+        "cosines",
+        """
+def attention_scores(q, k):
+    q = q / q.norm(dim=-1, keepdim=True)
+    k = k / k.norm(dim=-1, keepdim=True)
+    return q @ k.transpose(-2, -1)
+""",
+        say=[r"cosines"],
+        never=[r"not scaled", r"saturates"],
+    ),
 ]

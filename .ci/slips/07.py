@@ -1056,4 +1056,40 @@ EXTRA += [
         ),
         say=["changed places"],
     ),
+    Slip(
+        "sample",
+        "top_p of all tokens",
+        """
+def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+    if temperature == 0:
+        return greedy(logits)
+    scaled = apply_temperature(logits, temperature)
+    kept = scaled
+    if top_k is not None:
+        kept = top_k_filter(scaled, top_k)
+    if top_p is not None:
+        kept = torch.minimum(kept, top_p_filter(scaled, top_p))
+    return torch.multinomial(kept.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+""",
+        say=[r"top_k has left"],
+        never=[r"before the temperature"],
+    ),
+    Slip(
+        "sample",
+        "one number for all rows",
+        """
+def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+    if temperature == 0:
+        return greedy(logits)
+    logits = apply_temperature(logits, temperature)
+    if top_k is not None:
+        logits = top_k_filter(logits, top_k)
+    if top_p is not None:
+        logits = top_p_filter(logits, top_p)
+    chances = logits.softmax(dim=-1).cumsum(dim=-1)
+    return (chances < torch.rand(1, generator=generator)).sum(dim=-1)
+""",
+        say=[r"all rows|own"],
+        never=[r"global random state"],
+    ),
 ]
