@@ -1,6 +1,7 @@
 """The command line: `tiny-transformer train`, `sample`, `gallery`, `export` and the others."""
 
 import io
+import os
 import re
 import sys
 import time
@@ -307,15 +308,19 @@ class Explore:
 
     run: Path | None = None
     """The run folder. By default the newest run, or the pretrained model where there is none."""
-    out: Path | None = None
-    """The file. By default explore.html in the run folder, or in runs/ for the pretrained model."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """The file, or a folder and a slash.
+
+    By default explore.html in the run folder, or in runs/ for the pretrained model."""
     open: bool = True
     """Open it in the browser."""
 
     def __call__(self) -> int:
         run = pretrained_unless(self.run)
         boxed = run.resolve() == PRETRAINED.resolve()
-        out = self.out or (RUNS if boxed else run) / "explore.html"
+        out = Path((RUNS if boxed else run) if self.out is None else self.out)
+        if self.out is None or self.out.endswith(("/", os.sep)):
+            out /= "explore.html"
         title = "The model in the box" if boxed else run.resolve().name
         write_explorer(run, out, title, partial(beginnings, run, usual=(LINE,)))
         print(visible(str(out)))

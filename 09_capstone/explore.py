@@ -13,7 +13,7 @@ import re
 import sys
 import webbrowser
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ COURSE = "https://github.com/tiny-transformer/tiny-transformer"
 Beginnings = Callable[[CharTokenizer], list[str]]
 LARGEST = 20_000_000  # bytes of the whole file
 FLOAT32_UP_TO = 8_000_000  # bytes of weights
+LARGEST_LOSS = 3e38  # about that of float32
 MOMENTS = 8  # weights from so many steps, at most
 DIGITS = np.array([c for c in range(40, 127) if c not in b"<\\"], dtype=np.uint8)  # 85 of them
 IMPORT = re.compile(r'^import [^;]*?"\./([\w-]+\.js)";\n', re.M)
@@ -53,8 +54,7 @@ def write_explorer(run: Path, out: Path, title: str, beginnings: Beginnings) -> 
         FileNotFoundError: if there is no run, or it has not reached its first checkpoint.
         ValueError: if a checkpoint is damaged or of another run, or too large for a page.
     """
-    if out.is_dir():
-        raise ValueError(f"out is {out}, which is a folder; it must be a file")
+    check_target(out)
     data = {"title": title, **described(run, beginnings)}
     found = len(data["snapshots"])
     for count in range(found, 0, -1):
@@ -70,16 +70,36 @@ def write_explorer(run: Path, out: Path, title: str, beginnings: Beginnings) -> 
     replace_file(out, file)
 
 
+def check_target(out: Path) -> None:
+    """See that nothing is lost if the page goes there: what is there may be an older page."""
+    if out.is_dir():
+        raise ValueError(f"out is {out}, which is a folder; it must be a file")
+    if not out.exists():
+        return
+    if not out.is_file():
+        raise ValueError(f"out is {out}, which is no regular file")
+    source = (SOURCES / "page.html").read_text(encoding="utf-8")
+    ours = (source.partition("{{")[0] + POLICY.partition("{")[0]).encode()
+    with out.open("rb") as file:
+        if file.read(len(ours)) != ours:
+            raise ValueError(f"out is {out}, which is no page of this command; it stays as it is")
+
+
 def described(run: Path, beginnings: Beginnings) -> dict[str, Any]:
     """All that the page shows of a run, the weights included."""
     model, tokenizer = load_run(run)
     config = read_run_config(run)
-    records = {record["step"]: record for record in read_records(MetricsLog(run / "metrics.jsonl"))}
+    log = MetricsLog(run / "metrics.jsonl")
+    records = {record["step"]: record for record in read_records(log)}
+    for record in records.values():
+        check_moment(record, log.path.name)
     path, own = best_checkpoint(run)
     last = moment(path, own, records)
     kind, said = rounding(model, own["model"])
     moments, weights = [], []
     for path in spread(checkpoints_before(last["step"], run), MOMENTS - 1):
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder, as a checkpoint is")
         state = load_checkpoint(path)
         check_settings(state, as_saved(config), path, only="model.")
         check_weights(state["model"], model)
@@ -90,7 +110,7 @@ def described(run: Path, beginnings: Beginnings) -> dict[str, Any]:
         "characters": tokenizer.characters,
         "run": {"preset": preset_of(config.model), **last},
         "said": [said],
-        "examples": beginnings(tokenizer),
+        "examples": [text[: model.config.max_len] for text in beginnings(tokenizer)],
         "home": COURSE,
         "losses": [[step, r["val_loss"]] for step, r in records.items() if "val_loss" in r],
         "training": [[step, r["train_loss"]] for step, r in records.items()],
@@ -122,10 +142,13 @@ def spread(items: list[Any], count: int) -> list[Any]:
 def with_fewer(data: dict[str, Any], count: int) -> dict[str, Any]:
     """The same with the weights of so many moments, and a sentence if any are left out."""
     found = len(data["snapshots"])
-    said = [f"Of {found} moments of its training {count} are here: a page has room for 20 MB."]
+    earlier = count > 1 and data["weights"][-1]["kind"] == "float32"
     return {
         **data,
-        "said": data["said"] + said * (count < found),
+        "said": data["said"]
+        + ["Those of earlier moments are in bfloat16."] * earlier
+        + [f"Of {found} moments of its training {count} are here: a page has room for 20 MB."]
+        * (count < found),
         "snapshots": spread(data["snapshots"], count),
         "weights": spread(data["weights"], count),
     }
@@ -133,13 +156,22 @@ def with_fewer(data: dict[str, Any], count: int) -> dict[str, Any]:
 
 def moment(path: Path, state: dict[str, Any], records: dict[int, dict]) -> dict[str, Any]:
     """The step of a checkpoint and its losses, as far as it or the run's metrics know them."""
-    check_like(state.get("step"), 0, f"{path.name}/step")
+    check_moment(state, path.name)
     known = {**records.get(state["step"], {}), **state}
     losses = {name: known.get(name) for name in ("train_loss", "val_loss")}
-    for name, loss in losses.items():
-        if loss is not None:
-            check_like(loss, 0.0, f"{path.name}/{name}")
     return {"step": state["step"], **losses}
+
+
+def check_moment(state: Mapping[str, Any], where: str) -> None:
+    """See that a step and its losses are numbers that a run can have."""
+    kinds = {"step": 0, "train_loss": 0.0, "val_loss": 0.0}
+    for name, kind in kinds.items():
+        number = state.get(name)
+        if number is None and name != "step":
+            continue
+        check_like(number, kind, f"{where}/{name}")
+        if not 0 <= number <= LARGEST_LOSS:
+            raise ValueError(f"{where}/{name} is {number}; it is never below 0 or over 3e38")
 
 
 def rounding(model: TinyTransformerLM, weights: dict[str, Tensor]) -> tuple[torch.dtype, str]:

@@ -87,9 +87,11 @@ export function attentionPanel(view) {
   byId("heads").append(...buttons.flatMap((button, i) =>
     i % heads ? [button] : [layerLabel(i / heads), button]));
   byId("heads").addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -heads, ArrowDown: heads }[event.key];
-    const next = (chosen ?? 0) + step;
-    if (step === undefined) return;
+    const now = chosen ?? 0;
+    const next = {
+      ArrowLeft: now - 1, ArrowRight: now + 1, ArrowUp: now - heads, ArrowDown: now + heads, Home: 0, End: buttons.length - 1,
+    }[event.key];
+    if (next === undefined) return;
     event.preventDefault();
     if (next >= 0 && next < buttons.length) pick(next).focus();
   });

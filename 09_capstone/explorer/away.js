@@ -53,8 +53,10 @@ export function awayPanel(view) {
       parts[i].button.style.setProperty("--v", Math.max(0, rise) / most);
     });
     const [worst, next] = largest(rises, 2);
+    const shows = (part) => rises[part] >= 0.005; // as a number with two places
     byId("try-note").textContent = "What the mean loss rises by, in nats, without that part alone. "
-      + `Missed most: ${parts[worst].name}, then ${parts[next].name}.`;
+      + (shows(worst) ? `Missed most: ${parts[worst].name}${shows(next) ? `, then ${parts[next].name}` : ""}.`
+        : "The text misses none of them.");
   }
 
   function signed(rise) {

@@ -34,22 +34,29 @@ export function cachePanel(view) {
     const T = view.reading ? view.tokens.length - view.reading.start : 0;
     const added = view.reading ? T - view.reading.cached : 0;
     cells(keeps ? T : 0, added);
+    const fresh = added === 0 ? "none" : added === T ? "all" : added === 1 ? "the last" : `the last ${added}`;
     byId("cache-note").textContent = keeps
-      ? `${T} of ${context} positions are kept, the last ${added} of them new. In each of ${layers} layers that is a key (above) `
+      ? `${T} of ${context} positions are kept, ${fresh} of them new. In each of ${layers} layers that is a key (above) `
         + `and a value (below): ${whole(2 * layers * width * T)} numbers in all.`
       : "Nothing is kept: for each character every layer computes all keys and values again.";
-    const rows = [true, false].map((kept) => view.costs.filter((cost) => cost.kept === kept).slice(-MEANT));
+    const rows = [
+      view.costs.filter(({ kept, moved }) => kept && !moved),
+      view.costs.filter(({ kept }) => !kept),
+      view.costs.filter(({ moved }) => moved),
+    ].map((row) => row.slice(-MEANT));
     const mean = (row, name) => row.reduce((sum, cost) => sum + cost[name], 0) / row.length;
     byId("costs").replaceChildren(
       headings("", "characters", "multiplications each", "ms each"),
-      element("tbody", {}, ...rows.map((row, i) => element("tr", { class: keeps === !i ? "now" : "" },
-        element("th", { scope: "row" }, i ? "without the cache" : "with the cache"),
+      element("tbody", {}, ...rows.slice(0, rows[2].length ? 3 : 2).map((row, i) => element("tr", { class: i < 2 && keeps === !i ? "now" : "" },
+        element("th", { scope: "row" }, ["with the cache", "without the cache", "with it, as the window moved"][i]),
         ...(row.length ? [row.length, whole(mean(row, "multiplications")), mean(row, "ms").toFixed(1)] : ["–", "–", "–"])
           .map((text) => element("td", {}, `${text}`))))));
     const [kept, anew] = rows;
     const times = (name) => (mean(anew, name) / mean(kept, name)).toFixed(0);
+    const inTime = mean(kept, "ms") > 0 ? ` and ${times("ms")} times the time` : "";
     byId("saved").textContent = kept.length && anew.length
-      ? `Without it a character costs ${times("multiplications")} times the multiplications and ${times("ms")} times the time.`
+      ? `Without it a character costs ${times("multiplications")} times the multiplications${inTime}. `
+        + `On average its window had ${whole(mean(kept, "T"))} characters with the cache and ${whole(mean(anew, "T"))} without.`
       : "Write some characters with the cache and some without, and compare.";
   }
 

@@ -9,14 +9,20 @@ const TOLD = 60; // drawn characters that are told one by one
 export function nextPanel(view) {
   const vocabulary = view.characters.length;
   let left = 0; // characters that are still to be written
+  let first = 0; // drawn ones that came before the seed was changed
   const slider = (name) => byId(name).valueAsNumber;
   byId("top-k").max = byId("top-k").value = vocabulary;
   for (const name of ["temperature", "top-k", "top-p"]) byId(name).addEventListener("input", update);
-  byId("seed").addEventListener("change", () => view.forget());
+  byId("seed").addEventListener("change", () => {
+    byId("seed").value = seed();
+    first = view.drawn.length;
+  });
   byId("step").addEventListener("click", () => left === Infinity ? view.stop() : write(1));
   byId("run").addEventListener("click", () => left ? view.stop() : write(Infinity));
   byId("take-back").addEventListener("click", () => view.takeBack());
   view.write = write;
+
+  const seed = () => Math.min(2 ** 32 - 1, Math.max(0, Math.floor(slider("seed") || 0)));
 
   function rules() {
     return {
@@ -36,10 +42,9 @@ export function nextPanel(view) {
     byId("run").textContent = "stop";
     for (; left > 0 && view.tokens.length && view.isOn(mine); left--) {
       const used = rules();
-      const seed = Math.max(0, Math.floor(slider("seed") || 0));
       const kept = byId("cache").checked;
       const drawn = await view.ask("draw", {
-        tokens: view.tokens, ...used, seed, step: view.drawn.length, off: view.off, cache: kept,
+        tokens: view.tokens, ...used, seed: seed(), step: view.drawn.length - first, off: view.off, cache: kept,
       });
       if (!drawn || !view.isOn(mine)) break;
       await view.append({ ...drawn, rule: ruleOf(drawn, used) }, kept);
@@ -62,6 +67,7 @@ export function nextPanel(view) {
 
   function update() {
     const used = rules();
+    first = Math.min(first, view.drawn.length);
     byId("temperature-is").textContent = used.temperature || "0, greedy";
     byId("top-k-is").textContent = used.top_k ?? "off";
     byId("top-p-is").textContent = used.top_p ?? "off";

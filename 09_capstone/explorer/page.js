@@ -11,6 +11,7 @@ import { byId, element, sign, signs, softmax, whole } from "./show.js";
 import { encode, textPanel } from "./text.js";
 
 const COSTS = 200; // drawn characters whose costs are kept
+const SOON = 150; // ms of reading that need no sign
 const BEFORE = 8; // characters that are named before a position
 const AROUND = 40; // and that are shown on both sides of it in the line that stays in sight
 
@@ -36,6 +37,14 @@ function trouble(message) {
   byId("trouble").textContent = `The model stopped: ${message}`;
 }
 
+// What takes long enough to be seen dims the numbers of before.
+let dims = 0;
+function busy(reads) {
+  clearTimeout(dims);
+  if (reads) dims = setTimeout(() => byId("main").setAttribute("aria-busy", "true"), SOON);
+  else byId("main").removeAttribute("aria-busy");
+}
+
 const data = JSON.parse(byId("data").textContent);
 const ids = new Map(data.characters.map((character, id) => [character, id]));
 
@@ -47,7 +56,7 @@ const view = {
   whole: null, reading: null, inside: null, // read with everything, read without what is off, the depth
   drawn: [], costs: [], // what the model wrote at the end of the text, and what that took
   pending: null, // changes of all these that wait for the worker
-  writing: null, trying: false,
+  writing: null, trying: false, follows: true, // whether the position goes with what is written
 
   logits(at, reading = view.reading) {
     const row = at - reading.start;
@@ -80,7 +89,10 @@ const view = {
   offs: () => view.off.heads.length + view.off.mlps.length,
 
   // One thing at a time writes or tries: whoever begins gets a sign that is on until it is stopped.
-  begin: () => (view.writing = {}),
+  begin() {
+    view.follows = true;
+    return view.writing = {};
+  },
   isOn: (mine) => view.writing === mine,
   end: (mine) => { if (view.writing === mine) view.writing = null; },
   stop: () => view.writing !== null && !(view.writing = null),
@@ -96,21 +108,24 @@ const view = {
   append(drawn, kept) {
     byId("text").value += data.characters[drawn.token];
     const tokens = [...view.tokens, drawn.token];
-    return view.read({ tokens, drawn: [...view.drawn, drawn], at: tokens.length - 1 }, (reading) => {
+    const at = view.follows ? tokens.length - 1 : view.at;
+    return view.read({ tokens, drawn: [...view.drawn, drawn], at }, (reading) => {
       const { ms, multiplications } = kept ? reading : drawn;
-      view.costs = [...view.costs, { kept, ms, multiplications }].slice(-COSTS);
+      const T = tokens.length - reading.start;
+      const moved = kept && reading.cached < T - 1; // the window, so that all of it was read anew
+      view.costs = [...view.costs, { kept, moved, T, ms, multiplications }].slice(-COSTS);
     });
   },
   takeBack() {
     byId("text").value = view.text(0, view.tokens.length - view.drawn.length).join("");
     view.typed(byId("text").value);
   },
-  forget() {
-    view.drawn = [];
-    update();
-  },
   choose(at) {
     view.at = at;
+    if (view.writing) { // then it stays, unless it is the end, where the writing goes on
+      view.follows = at === view.tokens.length - 1;
+      if (view.pending && !view.follows) view.pending.at = at;
+    }
     update();
     look();
   },
@@ -134,6 +149,7 @@ const view = {
     const now = { tokens: view.tokens, off: view.off, at: view.at };
     const next = view.pending = { ...now, ...view.pending, ...change };
     const { tokens, off } = next;
+    busy(tokens.length > 0);
     if (!tokens.length) {
       Object.assign(view, next, { whole: null, reading: null, inside: null, at: null, pending: null });
       return update();
@@ -141,7 +157,10 @@ const view = {
     const all = await view.ask("read", { tokens, off: NOTHING });
     const parts = off.heads.length + off.mlps.length;
     const some = all && parts ? await view.ask("read", { tokens, off }) : all;
-    if (!some || view.pending !== next) return;
+    if (view.pending !== next) return;
+    busy(false);
+    if (!some) return;
+    byId("trouble").hidden = true;
     Object.assign(view, next, { whole: all, reading: some, pending: null });
     view.at = Math.max(view.at, some.start);
     count(some);
@@ -204,6 +223,6 @@ view.ask("load", { data }).then(async (loaded) => {
   byId("text").value = example;
   await view.typed(example);
   const blank = view.tokens.lastIndexOf(ids.get(" ")); // where a word begins there is much to choose
-  if (blank > 0) view.choose(blank);
+  if (blank > view.reading?.start) view.choose(blank);
   document.documentElement.dataset.ready = "";
 });

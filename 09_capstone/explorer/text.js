@@ -54,7 +54,7 @@ export function textPanel(view) {
     nameUnknown();
     if (!view.reading) {
       shown.show([], 0, null, 0);
-      byId("most").textContent = "";
+      byId("most").textContent = byId("mean").textContent = "";
       byId("surprise-note").textContent = "There is nothing to read yet. Write a character that it knows.";
       return;
     }
@@ -66,7 +66,8 @@ export function textPanel(view) {
     shown.tint(surprises.map((surprise) => (surprise ?? 0) / most));
     const loss = view.loss(view.reading)?.toFixed(2);
     const over = known.length === 1 ? "one character" : `${known.length} characters`;
-    byId("most").textContent = `${most.toFixed(1)} nats.` + (loss ? ` Mean loss ${loss} over ${over}.` : "")
+    byId("most").textContent = `${most.toFixed(1)} nats`;
+    byId("mean").textContent = (loss ? `Mean loss ${loss} over ${over}.` : "")
       + (start ? ` It no longer sees the ${whole(start)} before these: its context is ${view.config.max_len}.` : "");
     note(null);
   };

@@ -152,6 +152,7 @@ function readMore(reading, tokens) {
       reading.weights[t].push(numbers.subarray(row * S, row * S + t + 1));
     }
   });
+  if (!logits.every(Number.isFinite)) throw new Error("with these weights the numbers overflow");
   for (let t = 0; t < T; t++) {
     reading.logits.push(logits.subarray(t * vocab_size, (t + 1) * vocab_size));
   }

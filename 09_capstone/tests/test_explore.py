@@ -5,6 +5,7 @@ Its worker runs in a real browser and is asked what PyTorch is asked.
 
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -334,6 +335,13 @@ class TestTheFile:
         assert [weights["kind"] for weights in data["weights"]] == [kind]
         assert data["said"] == [f"The weights are in {kind}, as the run has them."]
 
+    def test_where_earlier_moments_are_rounded_it_is_said(self, tmp_path):
+        run = make_run(tmp_path / "run", kind=torch.float32)
+        save_checkpoint(run / "snapshots" / "step-000001", state_of(1, kind=torch.float32))
+        data = data_of(written(run))
+        assert [weights["kind"] for weights in data["weights"]] == ["bfloat16", "float32"]
+        assert data["said"][1:] == ["Those of earlier moments are in bfloat16."]
+
     def test_large_ones_are_rounded_and_it_is_said(self, run, monkeypatch):
         monkeypatch.setattr(explore, "FLOAT32_UP_TO", 1000)
         data = data_of(written(make_run(run, kind=torch.float32)))
@@ -372,6 +380,31 @@ class TestTheFile:
         assert (status, out) == (1, "") and "MB, and it may have" in err
         assert not list(run.glob("*.html"))
 
+    @pytest.mark.parametrize("kind", ["fifo", "text", "folder"])
+    def test_what_is_no_page_stays_as_it_is(self, run, command, tmp_path, kind):
+        out = tmp_path / "there"
+        make = {"fifo": os.mkfifo, "text": lambda out: out.write_text("mine"), "folder": os.mkdir}
+        make[kind](out)
+        before = out.stat()
+        status, told, err = command("explore", "--run", run, "--no-open", "--out", out)
+        assert (status, told) == (1, "") and f"out is {out}, which is" in err and "\n" not in err
+        assert out.stat() == before
+
+    def test_a_slash_at_its_end_means_a_folder_and_an_older_page_is_replaced(
+        self, run, command, tmp_path
+    ):
+        for _ in range(2):
+            status, out, _ = command(
+                "explore", "--run", run, "--no-open", "--out", f"{tmp_path}/a/"
+            )
+            assert status == 0 and out == f"{tmp_path}/a/explore.html\n"
+
+    def test_a_snapshot_that_is_a_file_is_said_to_be_none(self, run, command):
+        (run / "snapshots").mkdir()
+        (run / "snapshots" / "step-000001").touch()
+        status, _, err = command("explore", "--run", run, "--no-open")
+        assert status == 1 and "step-000001 is no folder" in err
+
     @pytest.mark.parametrize("file", ["best/model.safetensors", "best/state.json", "config.toml"])
     def test_a_truncated_run_gets_a_sentence_and_no_page(self, run, command, file):
         (run / file).write_bytes((run / file).read_bytes()[:-9])
@@ -388,6 +421,9 @@ class TestTheFile:
             ({"model": {}}, "has no 'embedding.token.weight'"),
             ({"step": "<b>"}, "step is '<b>'"),
             ({"val_loss": math.nan}, "val_loss is not finite"),
+            ({"step": -1}, "step is -1"),
+            ({"val_loss": -5.0}, "val_loss is -5.0"),
+            ({"val_loss": 1e300}, "val_loss is 1e+300"),
             ({"val_loss": "</script>"}, "val_loss is '</script>'"),
             ({"settings": {"model.n_layers": 3}}, "was made with model.n_layers = 3"),
         ],

@@ -5,6 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def slide(page: Any, selector: str, hand: str, where: float) -> None:
 class TestTheText:
     def test_what_is_typed_is_read_and_each_character_has_its_surprise(self, page, shows):
         page.fill("#text", "I be or not")
-        shows("#most", "over 10 characters")
+        shows("#mean", "over 10 characters")
         assert "".join(page.locator("#surprise [role=option]").all_inner_texts()) == "I␣be␣or␣not"
         note = shows("#surprise-note", "Character 11 of 11")
         nats, share = re.search(r"([\d.]+) nats, it was given ([\d.]+)%", note).groups()
@@ -199,7 +200,7 @@ class TestTheText:
 
     def test_of_a_text_beyond_the_context_the_rest_is_named(self, page, shows):
         page.fill("#text", "to be or not " * 4)
-        shows("#most", "no longer sees the 32 before these: its context is 32")
+        shows("#mean", "no longer sees the 32 before these: its context is 32")
         assert page.locator("#surprise [role=option]").count() == 20
 
     def test_changes_that_come_while_another_is_read_all_arrive(self, page, shows):
@@ -265,6 +266,27 @@ class TestWhatComesNext:
         page.keyboard.press("Escape") if stop == "Escape" else page.fill("#text", "I am")
         shows("#run", "^run$")
 
+    def test_a_position_that_is_chosen_meanwhile_stays(self, page, shows):
+        page.click("#run")
+        page.locator("#drawn li >> nth=1").wait_for()
+        page.evaluate("document.querySelector('#back').click()")
+        chosen = page.inner_text("#count").split()[0]
+        page.locator("#drawn li >> nth=5").wait_for()
+        page.keyboard.press("Escape")
+        shows("#run", "^run$")
+        shows("#count", f"^{chosen} of ")
+
+    def test_a_seed_below_0_is_shown_as_it_is_used_and_what_was_written_can_be_taken_back(
+        self, page, shows
+    ):
+        page.click("#step")
+        shows("#count", "of 21$")
+        page.fill("#seed", "-3")
+        page.press("#seed", "Enter")
+        assert page.input_value("#seed") == "0"
+        page.click("#take-back")
+        shows("#count", "of 20$")
+
     def test_a_seed_writes_the_same_again_and_another_another(self, page, shows):
         def three() -> str:
             for _ in range(3):
@@ -291,9 +313,8 @@ class TestAttention:
             page.click("#heads [aria-label='layer 1, head 1']")
         else:
             page.focus("#heads [aria-checked=true]")
-            for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "ArrowDown", "ArrowDown"):
+            for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "ArrowDown", "Home", "End"):
                 page.keyboard.press(key)
-            page.keyboard.press("ArrowRight")
         sentence = shows("#sentence", "^On this text layer 1, head 1 ")
         model, tokenizer = load_run(run)
         weights = attention_maps(model, torch.tensor([tokenizer.encode(LINE)]))[1][0, 1]
@@ -395,17 +416,50 @@ class TestTheOtherPanels:
         shows("#cache-note", "^Nothing is kept")
         press(page, "#write-ten", hand)
         page.locator("#drawn li >> nth=19").wait_for()
-        times = shows("#saved", r"costs \d+ times the multiplications")
+        times = shows(
+            "#saved", r"costs \d+ times the multiplications.*with the cache and \d+ without"
+        )
         assert int(re.search(r"\d+", times)[0]) > 10
+
+    def test_a_window_that_moved_is_counted_apart(self, page, shows):
+        page.click("#write-ten")
+        page.click("#write-ten")
+        page.locator("#drawn li >> nth=19").wait_for()
+        shows("#run", "^run$")
+        counts = page.locator("#costs tbody td:first-of-type").all_inner_texts()
+        assert counts == ["19", "–", "1"]
 
     @BOTH
     def test_the_weights_of_another_moment_change_everything(self, page, shows, hand):
-        places = ("#most", "#bars", "#sentence", "#depth", "#before")
+        places = ("#mean", "#bars", "#sentence", "#depth", "#before")
         before = [page.inner_text(place) for place in places]
         slide(page, "#snapshot", hand, 0)
         shows("#snapshot-is", r"^step 1, validation loss 3\.99$")
         after = [page.inner_text(place) for place in places]
         assert not any(map(operator.eq, before, after))
+
+
+class TestOddRuns:
+    @pytest.mark.parametrize("context, scale, loss", [(1, 1, 0.0), (8, 1, 1e38), (8, 1e30, 1e6)])
+    def test_a_page_opens_whatever_its_run(self, browser, tmp_path, context, scale, loss):
+        config = replace(CONFIG, max_len=context)
+        write_config(tmp_path / "config.toml", RunConfig(model=config))
+        weights = {name: scale * weight for name, weight in build(config).state_dict().items()}
+        state = {"step": 9, "characters": CHARACTERS, "model": weights, "val_loss": loss}
+        save_checkpoint(tmp_path / "best", state)
+        record = json.dumps({"step": 3, "train_loss": 2.0})
+        (tmp_path / "metrics.jsonl").write_text(record + "\n", encoding="utf-8")
+        write_explorer(tmp_path, tmp_path / "page.html", "odd", lambda _: [LINE])
+        page, wrong = browser.new_page(), []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_selector(READY, timeout=5000)
+        assert page.input_value("#text") == LINE[:context] and not wrong
+        overflows = "The model stopped: with these weights the numbers overflow"
+        assert page.text_content("#trouble") == (overflows if scale > 1 else "")
+        assert 1 <= page.locator(".curve .grid").count() <= 12
+        assert "move" not in page.inner_text("#look-learned")
+        page.close()
 
 
 class TestForEveryone:
