@@ -15,7 +15,7 @@ from tiny_transformer.capstone.explore import write_explorer
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 LINE = "But, soft! what light through yonder window breaks?"
-POSITION = 41  # the o of "window"
+POSITION = 47  # the a of "breaks"
 
 with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
     file = Path(folder, "explore.html")
