@@ -117,11 +117,14 @@ def test_every_text_file_is_opened_with_its_encoding():
     assert silent == []
 
 
+OTHER_OPENS = ("os.open", "webbrowser.open", "Image.open")
+
+
 def opens_text(call: ast.Call) -> bool:
     name = ast.unparse(call.func)
     binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in call.args[-1:])
     return name.endswith((".read_text", ".write_text")) or (
-        (name == "open" or name.endswith(".open")) and name != "os.open" and not binary
+        (name == "open" or name.endswith(".open")) and name not in OTHER_OPENS and not binary
     )
 
 

@@ -33,7 +33,8 @@ def init_weights(model: nn.Module) -> None:
 
     The two projections of each block that add to the residual stream, out_proj and down, start
     smaller by the square root of their number, 2 n_layers (Radford et al. 2019, section 2.3).
-    The numbers are written into the model's own parameters; the seed is the caller's to set.
+    The numbers are written into the model's own parameters, whose dtype and device stay; the seed
+    is the caller's to set.
     """
     raise NotImplementedError
 

@@ -672,4 +672,20 @@ EXTRA += [
         swap(PLAIN, "x = block(x, rotate=turn)", "x = x + block(x, rotate=turn)"),
         say=[r"blocks\[1\] should be given what blocks\[0\] returns"],
     ),
+    Slip(
+        "init_weights",
+        "replaces the data",
+        """
+def init_weights(model):
+    smaller = 0.02 * (2 * len(model.blocks)) ** -0.5
+    for name, p in model.named_parameters():
+        if p.ndim == 2:
+            std = smaller if "out_proj" in name or "down" in name else 0.02
+            p.data = torch.randn(p.shape) * std
+        else:
+            p.data = torch.zeros(p.shape) if "bias" in name else torch.ones(p.shape)
+""",
+        say=[r"bfloat16 .{5,60} is torch.float32 afterwards"],
+        never=[r"standard deviation"],
+    ),
 ]

@@ -185,6 +185,15 @@ class TestInitWeights:
             "place: a name bound to a new tensor changes nothing in the model."
         )
 
+    def test_parameters_keep_their_dtype(self, impl, wide):
+        model = copy.deepcopy(wide).bfloat16()
+        impl.init_weights(model)
+        for name, parameter in model.named_parameters():
+            assert parameter.dtype == torch.bfloat16, (
+                f"Of a model in bfloat16 {name} is {parameter.dtype} afterwards: write into the "
+                "parameters, as normal_, zero_ and copy_ do, and do not replace their data."
+            )
+
     def test_weights_come_from_a_normal_distribution(self, started):
         for name, weight in started.items():
             if weight.dim() == 2 and not name.endswith(("out_proj.weight", "down.weight")):

@@ -383,7 +383,7 @@ class TestTheFile:
     @pytest.mark.parametrize("kind", ["fifo", "text", "folder"])
     def test_what_is_no_page_stays_as_it_is(self, run, command, tmp_path, kind):
         out = tmp_path / "there"
-        make = {"fifo": os.mkfifo, "text": lambda out: out.write_text("mine"), "folder": os.mkdir}
+        make = {"fifo": os.mkfifo, "text": lambda out: out.write_bytes(b"mine"), "folder": os.mkdir}
         make[kind](out)
         before = out.stat()
         status, told, err = command("explore", "--run", run, "--no-open", "--out", out)
