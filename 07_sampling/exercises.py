@@ -137,6 +137,6 @@ class KVCache:
         """New k, v (B, n_heads, T, d_head) of `layer` -> all of them, (B, n_heads, S, d_head).
 
         The new ones stand behind the first `length`, in the place of what may have been there: who
-        sets `length` back makes the cache forget. Here it stays as it is. All keep their dtype.
+        sets `length` back makes the cache forget. Here it stays as it is.
         """
         raise NotImplementedError

@@ -1092,25 +1092,4 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         say=[r"all rows|own"],
         never=[r"global random state"],
     ),
-    Slip(
-        "KVCache",
-        "room in float32",
-        """
-class KVCache:
-    def __init__(self, config, batch_size, device=None):
-        d_head = config.d_model // config.n_heads
-        shape = (config.n_layers, batch_size, config.n_heads, config.max_len, d_head)
-        self.keys = torch.zeros(shape, device=device)
-        self.values = torch.zeros(shape, device=device)
-        self.length = 0
-
-    def append(self, layer, k, v):
-        end = self.length + k.size(2)
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-""",
-        say=[r"bfloat16"],
-        never=[r"changed places"],
-    ),
 ]
