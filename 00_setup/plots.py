@@ -1,24 +1,40 @@
 """One look for every picture of the course, in its figures and its notebooks."""
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-BLUE, ORANGE, GREEN, RED, GRAY = "#2b6ca3", "#d9822b", "#3f8f5b", "#b5404a", "#8a8f98"
+# Each is read on white and on a dark page, so that one picture without a ground serves both.
+BLUE, ORANGE, GREEN, RED, GRAY = "#3a7fc0", "#c8731c", "#3c9159", "#d0505a", "#767c86"
+BLUES = LinearSegmentedColormap.from_list(
+    "blues", [(0, f"{BLUE}00"), (0.25, f"{BLUE}60"), (1, BLUE)]
+)
+ORANGE_TO_BLUE = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, f"{GRAY}00", BLUE])
 STYLE = {
+    "axes.edgecolor": GRAY,
+    "axes.facecolor": "none",
+    "axes.labelcolor": GRAY,
     "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlecolor": GRAY,
     "axes.titlesize": "medium",
     "figure.constrained_layout.use": True,
     "figure.dpi": 90,
+    "figure.facecolor": "none",
     "font.size": 9,
     "legend.frameon": False,
+    "legend.labelcolor": GRAY,
     "svg.hashsalt": "tiny transformer",  # the same picture gives the same file
+    "text.color": GRAY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
 }
 
 
@@ -29,13 +45,29 @@ def use_style() -> None:
 def show_weights(
     ax: Axes, weights: Tensor, keys: Sequence[str], queries: Sequence[str], title: str = ""
 ) -> None:
-    """An attention map: weights (T, S), each row a query, each column a key, dark is much."""
-    ax.imshow(weights.detach().float(), cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(keys)), keys)
-    ax.set_yticks(range(len(queries)), queries)
+    """An attention map: weights (T, S), each row a query, each column a key, strong is much."""
+    ax.imshow(weights.detach().float(), cmap=BLUES, vmin=0, vmax=1)
+    ax.set_xticks(range(len(keys)), map(visible, keys))
+    ax.set_yticks(range(len(queries)), map(visible, queries))
     ax.set(xlabel="key", ylabel="query", title=title)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
+
+
+def visible(character: str) -> str:
+    """A blank and the end of a line as signs of their own."""
+    return {" ": "␣", "\n": "↵"}.get(character, character)
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a picture in a notebook, sharp on every screen, with words for who cannot see it."""
+    from IPython.display import display  # half a second, for notebooks alone
+
+    picture = StringIO()
+    figure.savefig(picture, format="svg", metadata={"Date": None, "Title": alt})
+    plt.close(figure)
+    data = {"image/svg+xml": picture.getvalue(), "text/plain": alt}
+    display(data, metadata={"image/svg+xml": {"alt": alt}}, raw=True)
 
 
 def save(figure: Figure, script: str, name: str) -> None:
