@@ -147,8 +147,9 @@ def find_parts() -> list[Part]:
             first = min(part.lineno for part in (node, *node.decorator_list))
             where = f"{file}:{exercise.line}"
             started = not exercise.stub and not exercise.failed
-            with swapped({part.yours: part.ours for part in parts if not part.started}):
-                started = started and is_right(topic, exercise.name, yours, where)
+            if started:
+                with swapped({part.yours: part.ours for part in parts if not part.started}):
+                    started = is_right(topic, exercise.name, yours, where)
             ours = getattr(reference, exercise.name)
             lines = range(first, node.end_lineno + 1)
             parts.append(
@@ -245,7 +246,7 @@ def fitted(ours: Any, yours: Any) -> Any:
 def swapped(swaps: Swaps) -> Iterator[None]:
     """Meanwhile every module of the course has the new thing under each name of the old one."""
     old = {*map(id, swaps)}  # not everything that has a name can be looked up
-    changes = [
+    changes = old and [
         (module, name, value)
         for module in list(sys.modules.values())
         if module.__name__.startswith("tiny_transformer.") and module.__name__ != __name__
