@@ -63,6 +63,10 @@ def choose_arithmetic(config: RunConfig, device: torch.device, sharded: bool = F
     if chosen and device.type == "cuda":  # elsewhere there was no choice
         line = f"{torch.cuda.get_device_name(device)} ({sm_version(device)}): {', '.join(chosen)}"
         line += f"; otherwise: {', '.join(otherwise)}" if otherwise else ""
+    elif device.type == "cpu" and half is torch.bfloat16 and not multiplies_bfloat16():
+        line = (
+            "this CPU has no instructions for bfloat16 and is slow at it; otherwise: --bf16 False"
+        )
     return Arithmetic(half is torch.bfloat16, half is torch.float16, compiled, line)
 
 

@@ -582,6 +582,13 @@ class TestChooseArithmetic:
     def test_elsewhere_a_run_is_in_float32_not_compiled_and_quiet(self, device):
         assert choose_arithmetic(RunConfig(), device) == Arithmetic(False, False, False)
 
+    @pytest.mark.parametrize("has_it, said", [(True, ""), (False, "--bf16 False")])
+    def test_a_cpu_that_only_imitates_bfloat16_is_told(self, monkeypatch, has_it, said):
+        what = "tiny_transformer.engineering.speed.multiplies_bfloat16"
+        monkeypatch.setattr(what, lambda: has_it)
+        use = choose_arithmetic(RunConfig(bf16=True), self.CPU)
+        assert use.bf16 and use.chosen.endswith(said) and bool(use.chosen) is not has_it
+
     @pytest.mark.parametrize("device", [CPU, CUDA])
     def test_a_run_that_must_be_compiled_and_cannot_is_an_error_that_says_why(self, card, device):
         card((8, 0), "there is no compiler")
