@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiny_transformer.capstone.guide import preset_of
+from tiny_transformer.capstone.terminal import visible
 from tiny_transformer.data.corpus import CorpusError, load_text
 from tiny_transformer.data.encoded import codes
 from tiny_transformer.engineering.config import RunConfig
@@ -37,9 +38,9 @@ def draw_losses(records: list[dict[str, Any]], out: Path, config: RunConfig) -> 
         marks, counted = landmarks(config)
         for loss in marks.values():
             ax.axhline(loss, color=GRAY, linestyle=":", linewidth=1, zorder=0)
-        ax.set_title(title(records, out, config), loc="left", y=1.08)
+        ax.set_title(title(records, out, config), loc="left", y=1.08, parse_math=False)
         ax.set(xlabel=f"step{counted}", ylabel="loss in nats a token")
-        ax.set_xlim(0, 1.02 * records[-1]["step"])
+        ax.set_xlim(0, 1.02 * max((record["step"] for record in records), default=1) or 1)
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=2)
         bottom, top = ax.get_ylim()
         height = math.inf
@@ -60,7 +61,7 @@ def draw_losses(records: list[dict[str, Any]], out: Path, config: RunConfig) -> 
 
 def title(records: list[dict[str, Any]], out: Path, config: RunConfig) -> str:
     """The run's name, whose shape it has, and how far it came."""
-    told = [out.resolve().name]
+    told = [visible(out.resolve().name)]
     preset = preset_of(config.model)
     if preset and not told[0].startswith(preset):
         told.append(f"the shape of preset {preset}")

@@ -62,6 +62,16 @@ def test_words_stand_beside_the_lines_and_not_on_each_other(
     assert ("best validation loss 0.500 at step 4" in named) == bool(evaluations)
 
 
+@pytest.mark.parametrize("records", [[], [{"step": 0, "train_loss": 1.0}]])
+def test_a_run_of_no_steps_and_a_name_that_looks_like_a_formula_are_drawn_too(
+    config, tmp_path, records
+):
+    out = tmp_path / "a $^$"
+    out.mkdir()
+    picture.draw_losses(records, out, config)
+    assert (out / "loss.png").exists()
+
+
 def test_it_is_drawn_on_a_light_and_on_a_dark_ground(config, tmp_path):
     picture.draw_losses([{"step": 1, "train_loss": 1.0}], tmp_path, config)
     grounds = {
