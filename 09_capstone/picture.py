@@ -28,6 +28,7 @@ def draw_losses(records: list[dict[str, Any]], out: Path, config: RunConfig) -> 
 
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 4))
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.1)  # inches
         ax = figure.subplots()
         for name, label, look in (
             ("train_loss", "training, one batch", {"color": BLUE, "linewidth": 1}),
