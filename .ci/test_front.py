@@ -7,11 +7,13 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from tiny_transformer.capstone import exercises
-from tiny_transformer.setup.grading.progress import folders
+from tiny_transformer.setup.grading.diagnosis import misconceptions
+from tiny_transformer.setup.grading.progress import folders, read_exercises, solution
 
 ROOT = Path(__file__).parents[1]
 ALL = folders(ROOT)
@@ -123,6 +125,17 @@ class TestANewVersion:
         self.change(course, ">>> ", ">>> _ = 0\n    >>> ", 1)
         git("course", "git commit --all -m second")
         assert "would be overwritten" in git("mine", "git pull").stderr
+
+
+@pytest.mark.parametrize("shade", ["light", "dark"])
+def test_the_picture_of_the_loop_says_what_the_loop_says(shade):
+    picture = ElementTree.parse(ROOT / "00_setup" / "figures" / f"terminal-{shade}.svg")
+    told = " ".join("".join(picture.getroot().itertext()).split())
+    first = read_exercises(ROOT, "01_attention", {})[0]
+    hints = [bug.hint for bug in misconceptions("attention") if bug.exercise == first.name]
+    assert any(hint in told for hint in hints), "run 00_setup/figures/terminal.py"
+    assert f"{first.name} ★ {first.file}:{first.line}" in told
+    assert f"{first.name} is solved; compare with {solution(ROOT, ALL[1], first.name)}" in told
 
 
 def test_what_the_capstone_hands_out_is_called_as_its_page_says():

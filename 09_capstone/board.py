@@ -2,11 +2,15 @@
 
 import os
 import platform
+import textwrap
 import time
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tiny_transformer.engineering.reference import naming
@@ -15,7 +19,8 @@ from tiny_transformer.engineering.reference import naming
 class Board:
     """The log of a run for TensorBoard, in which what a run before it did from `start` on is void.
 
-    PyTorch's writer has a thread of its own, which tells of a full disk by a traceback.
+    It lies in the run folder itself, whose name is then that of the run. PyTorch's writer has a
+    thread of its own, which tells of a full disk by a traceback.
     """
 
     def __init__(self, folder: Path, start: int):
@@ -32,9 +37,18 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def add(self, name: str, value: float, step: int) -> None:
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-        self.write(Event(summary=summary, step=step))
+    def add(self, name: str, value: float | str, step: int) -> None:
+        """A number becomes a point of the curve `name`; a text is shown as it is, line by line."""
+        if isinstance(value, str):
+            code = textwrap.indent(value, "    ", lambda line: True)  # of Markdown
+            summary = Summary.Value(
+                tag=name,
+                metadata=create_summary_metadata(name, ""),
+                tensor=TensorProto(dtype=DT_STRING, string_val=[code.encode()]),
+            )
+        else:
+            summary = Summary.Value(tag=name, simple_value=value)
+        self.write(Event(summary=Summary(value=[summary]), step=step))
 
     def write(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -1,7 +1,7 @@
 """The capstone: build the model, train it, and show what it has learned.
 
 A run is a folder: `config.toml`, `metrics.jsonl`, the checkpoints `last/` and `best/`, a
-TensorBoard log, and at the end `loss.png` and `samples.md`.
+TensorBoard log, and once it is done or stopped `loss.png`, its dark twin, and `samples.md`.
 """
 
 from contextlib import nullcontext

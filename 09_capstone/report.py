@@ -1,7 +1,7 @@
 """What a run tells: the progress bar, the metrics, and the pages that it leaves behind."""
 
-import io
 import math
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tiny_transformer.capstone.picture import draw_losses
 from tiny_transformer.capstone.session import Session, let_go
 from tiny_transformer.capstone.snapshots import save_snapshot, snapshot_steps
 from tiny_transformer.capstone.terminal import standard_streams, visible
@@ -26,7 +27,7 @@ from tiny_transformer.tiny_lm.reference import (
     next_token_distribution,
 )
 from tiny_transformer.training.curves import explain_curve
-from tiny_transformer.training.reference import perplexity
+from tiny_transformer.training.reference import learning_rate, perplexity
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
@@ -38,6 +39,19 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "top-p 0.9": {"top_p": 0.9},
 }
 SPOKEN = 150  # tokens, at each evaluation
+BAR = "step {n}/{total} |{bar}| {elapsed}<{remaining}, {rate_fmt}{postfix}"
+CURVE = """<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="loss-dark.png">
+  <img alt="Training and validation loss by step" src="loss.png">
+</picture>"""
+SHOWN = {  # in TensorBoard, which opens two groups of curves
+    "train_loss": "loss/training",
+    "val_loss": "loss/validation",
+    "learning_rate": "step/learning_rate",
+    "gradient_norm": "step/gradient_norm",
+    "tokens_per_second": "step/tokens_per_second",
+    "sample": "sample",
+}
 
 
 class Reporter(ExitStack):
@@ -45,35 +59,37 @@ class Reporter(ExitStack):
 
     What an interrupted run logged after its last checkpoint is forgotten: it happens again. An
     evaluation is told a step later, or at the end: by then its checkpoint is on the disk, whatever
-    comes of the telling.
+    comes of the telling. A run that is stopped leaves the same pages as one that is done.
     """
 
     def __init__(self, out: Path, config: RunConfig, session: Session):
         super().__init__()
         self.callback(let_go, out)
-        self.session = session
+        self.push(self.stopped)
+        self.session, self.recipe = session, config.train
         self.log_every = config.log_every
         self.vocab_size = config.model.vocab_size
         self.said: set[str] = set()
         self.untold: list[str] = []
         self.out, self.due = out, snapshot_steps(config.snapshots, config.train.max_steps)
         self.tokens_per_step = config.train.batch_size * config.model.max_len
+        self.since: tuple[int, float] | None = None  # step and time, from which speed is measured
         self.log = MetricsLog(out / "metrics.jsonl")
         read_records(self.log)  # whatever cannot be right is said before anything is forgotten
         self.log.rewind(session.step)
         self.records = self.log.read()
         from tiny_transformer.capstone.board import Board  # sampling needs nothing of it
 
-        self.board = self.enter_context(Board(out / "tensorboard", session.step + 1))
+        self.board = self.enter_context(Board(out, session.step + 1))
         self.enter_context(standard_streams(patient=True))
         print(f"run folder: {visible(str(out))}")
         print(f"model: {count_modern_parameters(config.model):,} parameters", flush=True)
         self.bar = self.enter_context(
             tqdm(
-                total=config.train.max_steps * self.tokens_per_step,
-                initial=session.step * self.tokens_per_step,
-                unit="tok",
-                unit_scale=True,
+                total=config.train.max_steps,
+                initial=session.step,
+                bar_format=BAR,
+                unit="step",
                 mininterval=0.5,
             )
         )
@@ -85,6 +101,7 @@ class Reporter(ExitStack):
         self.keep_snapshot()
         if self.session.step == 1 or self.session.step % self.log_every == 0:
             self.record(loss)
+        self.since = self.since or (self.session.step, time.perf_counter())
 
     def evaluated(self, loss: Tensor, sample: str) -> None:
         """A step is done, the model was evaluated after it, and this is how it speaks now."""
@@ -112,7 +129,7 @@ class Reporter(ExitStack):
         for text in self.untold:
             self.bar.write(text)
         self.untold.clear()
-        self.bar.update(self.session.step * self.tokens_per_step - self.bar.n)
+        self.bar.update(self.session.step - self.bar.n)
 
     def record(self, loss: Tensor, **evaluation: float | list[float] | str) -> None:
         step, train_loss = self.session.step, loss.item()
@@ -121,15 +138,26 @@ class Reporter(ExitStack):
             "tokens": step * self.tokens_per_step,
             "seconds": round(self.session.seconds, 3),
             "train_loss": train_loss,
+            "learning_rate": learning_rate(step - 1, self.recipe),
+            **gradient_norm(self.session.model),
             **evaluation,
         }
+        if self.since and not evaluation:  # which takes its own time
+            before, then = self.since
+            tokens = (step - before) * self.tokens_per_step
+            record["tokens_per_second"] = round(tokens / (time.perf_counter() - then))
+        self.since = None
         self.records.append(record)
         if evaluation or step == 1 or not math.isfinite(train_loss):
             self.comment()
         self.log.append(record)
-        for name in record.keys() & {"train_loss", "val_loss"}:
-            self.board.add(name, record[name], step)
-        self.bar.set_postfix(loss=train_loss, val=self.session.val_loss, refresh=False)
+        for name, tag in SHOWN.items():
+            if name in record:
+                self.board.add(tag, record[name], step)
+        told = f"loss {train_loss:.2f}"
+        if self.session.val_loss is not None:
+            told += f", validation {self.session.val_loss:.2f}"
+        self.bar.set_postfix_str(told, refresh=False)
 
     def comment(self) -> None:
         """Say once of each strange thing about the run what it usually means."""
@@ -139,6 +167,20 @@ class Reporter(ExitStack):
         for name in strange.keys() - self.said:
             self.untold.append(f"note: {strange[name]}")
         self.said |= strange.keys()
+
+    def stopped(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt and self.records:
+            write_report(self.out)
+
+
+def gradient_norm(model: TinyTransformerLM) -> dict[str, float]:
+    """The length of the gradient that the last step took: after clipping, at most `max_norm`.
+
+    Nothing where the model has none, as when processes share its weights or a step was left out.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients).item()
+    return {"gradient_norm": norm} if gradients and math.isfinite(norm) else {}
 
 
 def speak(model: TinyTransformerLM, tokenizer: CharTokenizer, seed: int) -> str:
@@ -190,11 +232,11 @@ def attention_maps(model: TinyTransformerLM, tokens: Tensor) -> list[Tensor]:
 
 
 def write_report(out: Path) -> None:
-    """Draw `loss.png` and write `samples.md` from the metrics of a run."""
-    records = read_records(MetricsLog(out / "metrics.jsonl"))
-    draw_losses(records, out / "loss.png")
-    page = ["# How it learned to speak"]
-    if (most := read_run_config(out).eval_tokens) is not None:
+    """Draw the curve and write `samples.md` from the metrics of a run."""
+    records, config = read_records(MetricsLog(out / "metrics.jsonl")), read_run_config(out)
+    draw_losses(records, out, config)
+    page = ["# How it learned to speak", CURVE]
+    if (most := config.eval_tokens) is not None:
         page.append(f"Losses are on the validation split, on its first {most:,} tokens at most.")
     for record in records:
         if "val_loss" in record:
@@ -225,18 +267,3 @@ def read_records(log: MetricsLog) -> list[dict[str, Any]]:
                 "delete that line"
             ) from None
     return records
-
-
-def draw_losses(records: list[dict], path: Path) -> None:
-    from matplotlib.figure import Figure  # slow to import, and needed once
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, label in (("train_loss", "training batch"), ("val_loss", "validation split")):
-        rows = [record for record in records if name in record]
-        axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=label)
-    axes.set(xlabel="step", ylabel="loss (nats per token)")
-    axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
-    replace_file(path, picture.getvalue())

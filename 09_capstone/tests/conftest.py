@@ -5,14 +5,14 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tiny_transformer.capstone import cli, report
+from tiny_transformer.capstone import cli, picture, report
 from tiny_transformer.engineering.config import PRESETS
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training import reference as training
@@ -99,6 +99,11 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+def touch(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).touch()
+
+
 @pytest.fixture(autouse=True)
 def short_reports(monkeypatch, request):
     """To speak at length and to draw take longer than the training of these small models.
@@ -106,7 +111,7 @@ def short_reports(monkeypatch, request):
     A run that several tests share is made before this, and so has a whole report.
     """
     monkeypatch.setattr(report, "SPOKEN", 20)
-    monkeypatch.setattr(report, "draw_losses", lambda _, path: path.touch())
+    monkeypatch.setattr(report, "draw_losses", lambda _, out, __: touch(out, picture.GROUNDS))
     if request.node.get_closest_marker("exercise"):  # what a learner prints shall be found
         monkeypatch.setattr(report, "SPOKEN", 5)
         monkeypatch.setattr(report, "print", lambda *_, **__: None, raising=False)

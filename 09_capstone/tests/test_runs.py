@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny_transformer.capstone import cli
+from tiny_transformer.capstone import cli, report
 from tiny_transformer.capstone.reference import load_run, train
 from tiny_transformer.capstone.session import Session, claim_folder
 from tiny_transformer.capstone.verify import verify
@@ -24,7 +24,12 @@ from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config,
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.engineering.speed import Arithmetic, choose_arithmetic
 from tiny_transformer.training import reference as training
-from tiny_transformer.training.reference import TrainConfig, evaluate, split_corpus
+from tiny_transformer.training.reference import (
+    TrainConfig,
+    evaluate,
+    learning_rate,
+    split_corpus,
+)
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +84,57 @@ class TestTheRunFolder:
         tokens = torch.tensor(tokenizer.encode(Path(config.corpus).read_text(encoding="utf-8")))
         assert evaluate(model, split_corpus(tokens)[1]) == pytest.approx(recorded, abs=1e-6)
 
-    def test_the_loss_curve_is_a_picture(self, run):
-        assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    def test_each_record_says_how_the_step_was_taken(self, run, config):
+        for record in MetricsLog(run / "metrics.jsonl").read():
+            assert record["learning_rate"] == learning_rate(record["step"] - 1, config.train)
+            assert 0 < record["gradient_norm"] < 1.0001 * config.train.max_norm
+            measured = record["step"] > 1 and "val_loss" not in record
+            assert measured == ("tokens_per_second" in record)
+
+    def test_a_run_leaves_its_pages_when_it_is_stopped_and_whole_ones_when_it_goes_on(
+        self, config, run, tmp_path, monkeypatch, interrupt_at
+    ):
+        def told(out):
+            page = (out / "samples.md").read_text(encoding="utf-8")
+            return re.findall("^## Step .*", page, re.M)
+
+        out = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 8, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, out)
+        assert told(out) == told(run)[:1]
+        assert (out / "loss.png").exists()
+        train(config, out, resume=True)
+        assert told(out) == told(run)
+
+    def test_the_bar_counts_steps_and_says_nothing_of_a_loss_that_is_not_known(
+        self, brief, tmp_path, monkeypatch, capsys, interrupt_at
+    ):
+        monkeypatch.setattr(report.tqdm, "monitor_interval", 0)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 2, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                train(brief, tmp_path / "run")
+        stopped = capsys.readouterr().err
+        assert "step 2/6 |" in stopped and "validation" not in stopped and "None" not in stopped
+        train(brief, tmp_path / "run", resume=True)
+        resumed = capsys.readouterr().err
+        assert resumed.lstrip("\r").startswith("step 2/6 |")
+        assert re.search(r"step 6/6 \|.*, loss \d\.\d\d, validation \d\.\d\d", resumed)
+
+    def test_tensorboard_has_its_own_name_its_curves_and_what_the_model_said(self, run):
+        from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+        logs = EventMultiplexer().AddRunsFromDirectory(str(run.parent)).Reload()
+        assert list(logs.Runs()) == [run.name]
+        log = logs.GetAccumulator(run.name)
+        assert {*log.Tags()["scalars"]} == {*report.SHOWN.values()} - {"sample"}
+        last = log.Tensors("sample")[-1]
+        record = MetricsLog(run / "metrics.jsonl").read()[-1]
+        shown = last.tensor_proto.string_val[0].decode().splitlines()
+        assert last.step == record["step"]
+        assert shown == [f"    {line}" for line in record["sample"].splitlines()]
 
     def test_samples_show_each_evaluation(self, run):
         page = (run / "samples.md").read_text(encoding="utf-8")
