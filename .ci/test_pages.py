@@ -67,7 +67,7 @@ def test_links_lead_somewhere(page):
 @names
 def test_words_are_spelled(page):
     prose = re.sub(
-        r"```.*?```|`[^`]*`|\$[^$]*\$|<code>.*?</code>|<[^>]+>|https?://\S+|\]\([^)]*\)",
+        r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|<code>.*?</code>|<[^>]+>|https?://\S+|\]\([^)]*\)",
         " ",
         text_of(page),
         flags=re.DOTALL,
@@ -87,6 +87,20 @@ def test_mathematics_within_a_line_survives_markdown(page):
         )
         source = re.sub(r"`[^`]*`", "", token.content)
         assert not [math for math in re.findall(r"\$[^$]*\$", source) if math not in left]
+
+
+@names
+def test_mathematics_in_lines_of_its_own_survives_markdown(page):
+    # So would a line that begins like a list, and the `\\` that ends a row: hence `\cr`.
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.M | re.S)
+    left = [
+        "".join("\n" if child.type == "softbreak" else child.content for child in token.children)
+        for token in MARKDOWN.parse(prose)
+        if token.type == "inline"
+    ]
+    blocks = re.findall(r"^\$\$\n.*?\n\$\$$", prose, flags=re.M | re.S)
+    assert prose.count("$$") == 2 * len(blocks)
+    assert not [block for block in blocks if block not in left]
 
 
 @names
@@ -150,7 +164,7 @@ def test_a_theory_has_its_parts(folder):
 @names
 def test_a_code_block_is_run_or_says_what_it_is(page):
     languages = set(re.findall(r"^```(\w*)$\n(?:.*\n)*?^```$", text_of(page), re.M))
-    assert languages <= {"python", "math", "mermaid", "sh", "powershell", "text", "toml"}
+    assert languages <= {"python", "mermaid", "sh", "powershell", "text", "toml"}
 
 
 @names
