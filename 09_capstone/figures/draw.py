@@ -44,9 +44,11 @@ phrase = "what light through yonder"
 model, tokenizer = load_run(PRETRAINED)
 tokens = torch.tensor([tokenizer.encode(phrase)])
 maps = [weights[0] for weights in attention_maps(model, tokens)]
-figure, axes = plt.subplots(1, 4, figsize=(11, 3.2), sharey=True)
-for (layer, head), ax in zip(HEADS, axes, strict=True):
-    show_weights(ax, maps[layer][head], phrase, phrase, f"layer {layer}, head {head}")
-    ax.tick_params(labelsize=7)
-    ax.label_outer()
-save(figure, __file__, "attention.svg")
+# In one row for README.md, and so that a phone shows it for theory.md.
+for rows, size, name in ((1, (9.4, 2.9), "attention.svg"), (2, (4.8, 5.2), "heads.svg")):
+    figure, axes = plt.subplots(rows, 4 // rows, figsize=size, sharex=True, sharey=True)
+    for (layer, head), ax in zip(HEADS, axes.flat, strict=True):
+        show_weights(ax, maps[layer][head], phrase, phrase, f"layer {layer}, head {head}")
+        ax.tick_params(labelsize=6)
+        ax.label_outer()
+    save(figure, __file__, name)
