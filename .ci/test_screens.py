@@ -28,6 +28,7 @@ OPEN = """async path => {
     await widget.content.ready;
     window.shown = widget.node.querySelector(".jp-RenderedMarkdown");
     shown.style.cssText = "width: 358px; padding: 0; overflow-wrap: break-word";
+    shown.querySelectorAll("details").forEach(folded => folded.open = true);
 }"""
 CLOSE = "jupyterapp.commands.execute('application:close-all')"
 PROSE = """() => {
