@@ -2,14 +2,15 @@
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.colors import ListedColormap
 
 from tiny_transformer.multihead.reference import split_heads
-from tiny_transformer.setup.plots import save, use_style
+from tiny_transformer.setup.plots import BLUE, ORANGE, save, use_style
 
 use_style()
 T, d_model, n_heads = 4, 8, 2
 numbers = torch.arange(T * d_model).view(1, T, d_model)
-figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.4))
+figure, axes = plt.subplots(1, 2, figsize=(6.4, 2))
 for ax, title, heads in (
     (axes[0], "split_heads", split_heads(numbers, n_heads)),
     (axes[1], "reshape to (B, n_heads, T, d_head)", numbers.reshape(1, n_heads, T, -1)),
@@ -17,11 +18,11 @@ for ax, title, heads in (
     owner = torch.empty(T * d_model)
     for head in range(n_heads):
         owner[heads[0, head].flatten()] = float(head)
-    ax.imshow(owner.view(T, d_model), cmap="Blues_r", vmin=-0.6, vmax=1.4)
+    ax.imshow(owner.view(T, d_model), cmap=ListedColormap([BLUE, ORANGE]))
     for t in range(T):
         for i in range(d_model):
             name = int(owner.view(T, d_model)[t, i])
-            ax.text(i, t, name, ha="center", va="center", color="white" if name == 0 else "black")
+            ax.text(i, t, name, ha="center", va="center", color="white")
     ax.set(xlabel="feature", ylabel="position", title=title)
     ax.set(xticks=range(d_model), yticks=range(T))
     ax.tick_params(length=0)

@@ -13,7 +13,7 @@ use_style()
 torch.manual_seed(0)
 
 x = torch.linspace(-4, 4, 400, requires_grad=True)
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.5))
+figure, (left, right) = plt.subplots(1, 2, figsize=(5.8, 2.3))
 for name, function, color in (("ReLU", torch.relu, ORANGE), ("GELU", gelu, BLUE)):
     y = function(x)
     (slope,) = torch.autograd.grad(y.sum(), x)
@@ -56,7 +56,7 @@ def gradient_norms(run: Callable[[TransformerBlock, Tensor], Tensor], depth: int
     return [block.feed_forward.down.weight.grad.norm().item() for block in blocks]
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.9))
+figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3))
 for name, run, color in (
     ("Pre-LN", pre_ln, BLUE),
     ("Post-LN", post_ln, ORANGE),
@@ -64,13 +64,14 @@ for name, run, color in (
     ("neither norm nor residual", neither, RED),
 ):
     left.plot(range(1, 25), gradient_norms(run, 24), ".-", color=color, label=name)
-left.set(
-    yscale="log", xlabel="block of 24, from the bottom", ylabel="gradient norm", ylim=(1e-10, 10)
-)
-left.legend(fontsize="small", loc="lower center", ncols=2)
+left.set(yscale="log", xlabel="block of 24, from the bottom", ylabel="gradient norm")
+figure.legend(loc="outside upper center", ncols=4)
 depths = [1, 2, 4, 8, 16, 32, 48]
 for run, color in ((pre_ln, BLUE), (post_ln, ORANGE)):
     last = [gradient_norms(run, depth)[-1] for depth in depths]
     right.plot(depths, last, "o-", color=color)
 right.set(xscale="log", yscale="log", xlabel="number of blocks", ylabel="gradient norm of the last")
+right.set_xticks(depths, depths)
+right.set_yticks([0.01, 0.02, 0.04], ["0.01", "0.02", "0.04"])
+right.minorticks_off()
 save(figure, __file__, "gradients.svg")

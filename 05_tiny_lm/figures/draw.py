@@ -36,7 +36,7 @@ def budget(config: ModelConfig) -> dict[str, int]:
 
 
 use_style()
-figure, ax = plt.subplots(figsize=(7.2, 2.1))
+figure, ax = plt.subplots(figsize=(6.2, 2.1))
 left = [0.0] * len(SHAPES)
 totals = [count_modern_parameters(config) for config in SHAPES.values()]
 for part in budget(ModelConfig()):

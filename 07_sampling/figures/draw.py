@@ -8,9 +8,9 @@ from tiny_transformer.setup.plots import BLUE, GRAY, save, use_style
 
 use_style()
 rank = torch.arange(20)
-figure, axes = plt.subplots(2, 2, figsize=(7.6, 3.6), sharex=True, sharey="col")
+figure, axes = plt.subplots(2, 2, figsize=(6, 3.6), sharex=True, sharey="col")
 for column, (title, logits) in enumerate(
-    {"a sure model": -3.0 * rank.sqrt(), "an unsure model": -0.15 * rank}.items()
+    {"a sure model": -2.4 * rank, "an unsure model": -0.15 * rank}.items()
 ):
     chances = logits.softmax(dim=-1)
     for row, (name, kept) in enumerate(
@@ -20,10 +20,11 @@ for column, (title, logits) in enumerate(
         ax = axes[row][column]
         ax.bar(rank, chances, color=colors)
         mass = chances[kept.isfinite()].sum()
+        count = int(kept.isfinite().sum())
         ax.text(
             0.97,
-            0.8,
-            f"{name} keeps {mass:.0%}",
+            0.65,
+            f"{name} keeps {count}:\n{mass:.1%}",
             transform=ax.transAxes,
             horizontalalignment="right",
         )

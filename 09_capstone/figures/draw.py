@@ -17,12 +17,12 @@ LANDMARKS = {"entropy of characters": 3.31, "entropy given one before": 2.45}  #
 use_style()
 records = MetricsLog(PRETRAINED / "metrics.jsonl").read()
 evaluated = [record for record in records if "val_loss" in record]
-figure, ax = plt.subplots(figsize=(6.4, 3))
+figure, ax = plt.subplots(figsize=(6, 3))
 ax.plot(
     [record["step"] for record in records],
     [record["train_loss"] for record in records],
     color=BLUE,
-    alpha=0.6,
+    alpha=0.8,
     label="training, one batch",
 )
 ax.plot(
@@ -34,7 +34,8 @@ ax.plot(
 )
 for name, loss in LANDMARKS.items():
     ax.axhline(loss, color=GRAY, linestyle=":")
-    ax.text(records[-1]["step"], loss, f"{name} {loss}", ha="right", va="bottom", color=GRAY)
+    place = {"xy": (records[-1]["step"], loss), "xytext": (0, 4), "textcoords": "offset points"}
+    ax.annotate(f"{name} {loss}", **place, ha="right")
 ax.set(xlabel="step", ylabel="loss in nats a character")
 ax.legend(loc="upper center")
 save(figure, __file__, "loss.svg")
@@ -43,8 +44,11 @@ phrase = "what light through yonder"
 model, tokenizer = load_run(PRETRAINED)
 tokens = torch.tensor([tokenizer.encode(phrase)])
 maps = [weights[0] for weights in attention_maps(model, tokens)]
-figure, axes = plt.subplots(1, 4, figsize=(11, 3))
-for (layer, head), ax in zip(HEADS, axes, strict=True):
-    show_weights(ax, maps[layer][head], phrase, phrase, f"layer {layer}, head {head}")
-    ax.tick_params(labelsize=6)
-save(figure, __file__, "attention.svg")
+# In one row for README.md, and so that a phone shows it for theory.md.
+for rows, size, name in ((1, (9.4, 2.9), "attention.svg"), (2, (4.8, 5.2), "heads.svg")):
+    figure, axes = plt.subplots(rows, 4 // rows, figsize=size, sharex=True, sharey=True)
+    for (layer, head), ax in zip(HEADS, axes.flat, strict=True):
+        show_weights(ax, maps[layer][head], phrase, phrase, f"layer {layer}, head {head}")
+        ax.tick_params(labelsize=6)
+        ax.label_outer()
+    save(figure, __file__, name)
