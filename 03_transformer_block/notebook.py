@@ -192,7 +192,7 @@ show(figure, "Cosine of two positions by block, with residuals and without")
 
 
 # %%
-def learn(wire, steps=120):
+def learn(wire, steps=80):
     torch.manual_seed(0)
     table = torch.nn.Embedding(8 + 16, 32)
     head = torch.nn.Linear(32, 8)
@@ -220,7 +220,7 @@ for name in ("Pre-LN", "no residuals"):
 ax.axhline(math.log(8), color=GRAY, linestyle=":", label="a guess")
 ax.set(xlabel="step", ylabel="loss in nats", ylim=(0, 3))
 ax.legend()
-show(figure, "Loss of both wirings in 120 steps, and the loss of a guess")
+show(figure, "Loss of both wirings in 80 steps, and the loss of a guess")
 
 # %% [markdown]
 # Look at green: a stack that forgets its positions has nothing to learn from.
