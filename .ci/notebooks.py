@@ -14,6 +14,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,16 +30,17 @@ def read(source: Path) -> NotebookNode:
     return notebook
 
 
-def execute(source: Path, answers: Iterable[tuple[str, str]] = ()) -> NotebookNode:
-    """Run the notebook from a clean kernel, in its own folder, with the capstone at its smallest.
+def execute(
+    source: Path, answers: Iterable[tuple[str, str]] = (), preset: str = "smoke"
+) -> NotebookNode:
+    """Run the notebook from a clean kernel, in its own folder, with the capstone at this preset.
 
     Raises:
         CellExecutionError: with the traceback of the cell that failed. With `answers`, a right and
             a wrong one to each question in turn, a right one that is refused or a wrong one that is
             accepted fails too.
     """
-    os.environ["PRESET"] = "smoke"
-    os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine spin
+    os.environ["PRESET"] = preset
     notebook = read(source)
     questions = [cell for cell in notebook.cells if "answer = None" in cell.source]
     for cell, (right, wrong) in zip(questions, answers, strict=False):
@@ -54,8 +56,43 @@ def execute(source: Path, answers: Iterable[tuple[str, str]] = ()) -> NotebookNo
         timeout=120,
         resources={"metadata": {"path": str(source.parent)}},
     ).execute()
-    notebook.metadata.pop("widgets", None)  # a slider needs a kernel; its picture is stored
     return notebook
+
+
+def rest(notebook: NotebookNode) -> None:
+    """Make of a notebook that ran one to read: what it found covered, sliders as their pictures.
+
+    JupyterLab shows the first line of what is covered, so this is never an answer. It uncovers what
+    is run.
+    """
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode()
+    covered = predicted(notebook)
+    for cell in covered:
+        cell.outputs.insert(0, new_output("display_data", {"text/plain": "The answer:"}))
+    widgets = notebook.metadata.pop("widgets", NotebookNode())
+    models = widgets.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    for cell in notebook.cells:
+        for output in list(cell.get("outputs", [])):
+            if slider := output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", {}):
+                output.data["text/plain"] = "run this cell to move the slider"
+                *_, drawn = models[slider.model_id]["state"]["children"]
+                drawn = models[drawn.removeprefix("IPY_MODEL_")]["state"]["outputs"]
+                cell.outputs += map(nbformat.from_dict, drawn)
+                covered.append(cell)
+    for cell in covered:
+        cell.metadata.jupyter = NotebookNode(outputs_hidden=True)
+
+
+def predicted(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells that answer a **Predict**: the first with output after each."""
+    found, asked = [], False
+    for cell in notebook.cells:
+        if "**Predict**" in cell.source:
+            asked = True
+        elif asked and cell.get("outputs"):
+            found, asked = [*found, cell], False
+    return found
 
 
 def seconds(notebook: NotebookNode) -> float:
@@ -70,10 +107,9 @@ if __name__ == "__main__":
     for source in sorted(ROOT.glob("0*_*/notebook.py")):
         if sys.argv[1:] and source.parent.name not in sys.argv[1:]:
             continue
-        notebook, target = execute(source), source.with_suffix(".ipynb")
+        notebook, target = execute(source, preset="fast"), source.with_suffix(".ipynb")
         took = seconds(notebook)
-        for cell in notebook.cells:
-            cell.metadata = NotebookNode()
+        rest(notebook)
         nbformat.write(notebook, target)
         size = target.stat().st_size / 1024
         print(f"{source.parent.name:22} {took:5.1f} s {size:6.0f} KB")

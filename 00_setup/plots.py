@@ -1,14 +1,18 @@
 """One look for every picture of the course, in its figures and its notebooks."""
 
 from collections.abc import Sequence
-from io import StringIO
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
 
 # Each is read on white and on a dark page, so that one picture without a ground serves both.
 BLUE, ORANGE, GREEN, RED, GRAY = "#3a7fc0", "#c8731c", "#3c9159", "#d0505a", "#767c86"
@@ -60,14 +64,29 @@ def visible(character: str) -> str:
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a picture in a notebook, sharp on every screen, with words for who cannot see it."""
+    """Display a picture in a notebook, sharp on every screen, with words for who cannot see it.
+
+    As PNG: JupyterLab shows no SVG of a notebook that was not run yet, and GitHub breaks some.
+    """
     from IPython.display import display  # half a second, for notebooks alone
 
-    picture = StringIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None, "Title": alt})
+    picture = BytesIO()
+    figure.savefig(picture, dpi=2 * figure.dpi, metadata={"Software": None})
     plt.close(figure)
-    data = {"image/svg+xml": picture.getvalue(), "text/plain": alt}
-    display(data, metadata={"image/svg+xml": {"alt": alt}}, raw=True)
+    width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
+    about = {"alt": alt, "height": height, "width": width}
+    display({"image/png": picture.getvalue()}, metadata={"image/png": about}, raw=True)
+
+
+def slider(start: float, low: float, high: float, step: float = 1, **options: Any) -> "Widget":
+    """A slider for `interact` whose name is never cut. With work behind it, continuous_update=False
+    waits until it is let go.
+    """
+    from ipywidgets import FloatSlider, IntSlider  # for notebooks alone
+
+    kind = IntSlider if isinstance(step, int) else FloatSlider
+    style = {"description_width": "initial"}
+    return kind(start, min=low, max=high, step=step, style=style, **options)
 
 
 def save(figure: Figure, script: str, name: str) -> None:
