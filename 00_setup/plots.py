@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Each is read on white and on a dark page, so that one picture without a ground serves both.
 BLUE, ORANGE, GREEN, RED, GRAY = "#3a7fc0", "#c8731c", "#3c9159", "#d0505a", "#767c86"
 BLUES = LinearSegmentedColormap.from_list(
-    "blues", [(0, f"{BLUE}00"), (0.25, f"{BLUE}60"), (1, BLUE)]
+    "blues", [(0, f"{BLUE}00"), (0.1, f"{BLUE}48"), (0.4, f"{BLUE}b8"), (1, BLUE)]
 )
 ORANGE_TO_BLUE = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, f"{GRAY}00", BLUE])
 STYLE = {
