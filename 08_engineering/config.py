@@ -78,7 +78,7 @@ ABOUT = {  # the presets, in the order in which they grow
     "smoke": "seconds: to see every part move",
     "cpu": "two minutes on two laptop cores",
     "fast": "10 to 20 seconds of a newer recipe, where the CPU has bfloat16",
-    "minute": "one to two minutes of that, with twice the context",
+    "minute": "about a minute of that, with twice the context",
     "small": "half an hour on one core with bfloat16, and a C++ compiler",
     "gpu": "the published baby GPT, 10.6 million parameters: for a GPU",
 }
@@ -100,10 +100,9 @@ PRESETS = {
     "minute": override(
         FAST,
         {
-            "eval_every": 415,
+            "eval_every": 300,
             "model.max_len": 128,
-            "model.ngrams": 0,
-            "train.max_steps": 830,
+            "train.max_steps": 600,
             "train.max_lr": 1e-2,
             "train.muon_lr": 0.02,
             "train.weight_decay": 0.05,
