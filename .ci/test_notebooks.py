@@ -121,4 +121,4 @@ def test_a_slider_is_a_sentence_where_it_cannot_be_moved(source):
     sliders = source.read_text(encoding="utf-8").count("interact(")
     told = [text for text in texts(stored) if text == "run this cell to move the slider"]
     assert len(told) == sliders >= 1
-    assert "widget" not in source.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert "vnd.jupyter.widget" not in source.with_suffix(".ipynb").read_text(encoding="utf-8")
