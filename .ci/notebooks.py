@@ -60,9 +60,16 @@ def execute(
 
 
 def rest(notebook: NotebookNode) -> None:
-    """Make of a notebook that ran one to read: answers covered, pictures in place of sliders."""
+    """Make of a notebook that ran one to read: what it found covered, sliders as their pictures.
+
+    JupyterLab shows the first line of what is covered, so this is never an answer. It uncovers what
+    is run.
+    """
     for cell in notebook.cells:
         cell.metadata = NotebookNode()
+    covered = predicted(notebook)
+    for cell in covered:
+        cell.outputs.insert(0, new_output("display_data", {"text/plain": "The answer:"}))
     widgets = notebook.metadata.pop("widgets", NotebookNode())
     models = widgets.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
     for cell in notebook.cells:
@@ -75,10 +82,9 @@ def rest(notebook: NotebookNode) -> None:
                 *_, drawn = models[widget.model_id]["state"]["children"]
                 drawn = models[drawn.removeprefix("IPY_MODEL_")]["state"]["outputs"]
                 cell.outputs += map(nbformat.from_dict, drawn)
-    for cell in predicted(notebook):
+                covered.append(cell)
+    for cell in covered:
         cell.metadata.jupyter = NotebookNode(outputs_hidden=True)
-        # JupyterLab shows the first line of what is hidden: this one, and not the answer.
-        cell.outputs.insert(0, new_output("display_data", {"text/plain": "The answer:"}))
 
 
 def predicted(notebook: NotebookNode) -> list[NotebookNode]:

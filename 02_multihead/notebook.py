@@ -60,7 +60,7 @@ assert answer is None or 5.0 in owner[answer], "each head owns a slice of two fe
 # ## Four heads, four maps
 #
 # Four of the 30 heads of the trained model read "the theory". **Predict**: will the four maps be
-# alike? Where would you look, to guess what comes after "the theo"?
+# alike? Where would you look, as the o, to guess the r?
 
 # %%
 text = "the theory"

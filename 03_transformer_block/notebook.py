@@ -4,12 +4,15 @@
 # Open this beside [theory.md](theory.md). Say what you expect, then run the cell.
 
 # %%
+import math
+from functools import cache
+
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from ipywidgets import interact
 
-from tiny_transformer.setup.plots import BLUE, GREEN, ORANGE, RED, use_style
+from tiny_transformer.setup.plots import BLUE, GRAY, GREEN, ORANGE, RED, show, slider, use_style
 from tiny_transformer.transformer_block.reference import (
     LayerNorm,
     RMSNorm,
@@ -18,14 +21,13 @@ from tiny_transformer.transformer_block.reference import (
 )
 
 use_style()
+torch.set_num_threads(1)  # threads that wait for each other spin
 _ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## GELU
 #
 # **Predict** where GELU is lowest, and how low.
-#
-# Look left of zero, where ReLU is flat and GELU is not.
 
 # %%
 x = torch.linspace(-4, 4, 400)
@@ -34,8 +36,12 @@ ax.plot(x, x.relu(), color=ORANGE, label="ReLU")
 ax.plot(x, gelu(x), color=BLUE, label="GELU, tanh form")
 ax.set(xlabel="x", ylabel="value")
 ax.legend()
+show(figure, "ReLU and GELU from −4 to 4")
 print(f"lowest: {gelu(x).min():.3f} at {x[gelu(x).argmin()]:.2f}")
 print(f"tanh form against erf: at most {(gelu(x) - F.gelu(x)).abs().max():.4f} apart")
+
+# %% [markdown]
+# Look left of zero, where ReLU is flat and GELU is not.
 
 # %% [markdown]
 # ## Two norms, one vector
@@ -63,9 +69,6 @@ assert answer is None or abs(answer - torch.tensor([3.0, 4.0]).square().mean().s
 #
 # The size of the residual stream before each of 24 blocks, and of what attention reads of it.
 # **Predict** the shape of both lines.
-#
-# Look at blue: every half adds something, so the stream grows. Orange is what a half reads: the
-# norm keeps it at 1 whatever the stream does.
 
 # %%
 depth = 24
@@ -81,15 +84,16 @@ ax.plot(sizes, label="stream")
 ax.plot(read, label="what attention reads")
 ax.set(xlabel="block", ylabel="standard deviation", ylim=(0, None))
 ax.legend()
-plt.show()
+show(figure, "Standard deviation of the stream, and of what attention reads, by block")
+
+# %% [markdown]
+# Look at blue: every half adds something, so the stream grows. Orange is what a half reads: the
+# norm keeps it at 1 whatever the stream does.
 
 # %% [markdown]
 # ## The gradient by depth
 #
 # The same stack wired in four ways. **Predict** which lines are level and which falls.
-#
-# Look at red: with neither norm nor residual the gradient is gone after some blocks. The three
-# stacks with norms keep it alive; Pre-LN, the blue one, is what the course uses.
 
 
 # %%
@@ -118,6 +122,7 @@ WIRINGS = {
 }
 
 
+@cache
 def gradients(wire, depth):
     torch.manual_seed(0)
     blocks = [TransformerBlock(64, 4, 256) for _ in range(depth)]
@@ -132,26 +137,29 @@ def gradients(wire, depth):
 
 
 def draw(depth):
-    _, ax = plt.subplots(figsize=(6, 3))
+    figure, ax = plt.subplots(figsize=(6, 3))
     for name, (wire, color) in WIRINGS.items():
+        ax.plot(range(1, 25), gradients(wire, 24), color=GRAY, linewidth=1)
         ax.plot(range(1, depth + 1), gradients(wire, depth), ".-", color=color, label=name)
-    ax.set(yscale="log", xlabel="block, from the bottom", ylabel="gradient norm", ylim=(1e-11, 10))
+    ax.set(yscale="log", xlabel="block, from the bottom", ylabel="gradient norm")
+    ax.set(xlim=(0, 33), ylim=(1e-11, 10))
     ax.legend(fontsize="small", ncols=2, loc="lower right")
-    plt.show()
+    show(figure, f"Gradient norm by block in stacks of {depth}, a line for each of four wirings")
 
 
-draw(24)
+_ = interact(draw, depth=slider(24, 2, 32, 2, continuous_update=False))
 
-# %%
-_ = interact(draw, depth=(2, 32, 2))
+# %% [markdown]
+# Look at red: with neither norm nor residual the gradient is gone after some blocks. The three
+# stacks with norms keep it alive; Pre-LN, the blue one, is what the course uses.
+#
+# With the slider you can build lower and higher. Gray is the stack of 24.
 
 # %% [markdown]
 # ## What is left of a position?
 #
 # The mean cosine of two positions on their way up: 0 means unrelated, 1 the same. **Predict** what
 # averaging again and again does to the positions.
-#
-# Look at how soon green reaches 1: without the plus signs every position becomes the same vector.
 
 
 # %%
@@ -171,19 +179,20 @@ with torch.no_grad():
         ax.plot(alike, ".-", color=color, label=name)
 ax.set(xlabel="block", ylabel="cosine of two positions", ylim=(0, 1.05))
 ax.legend()
-plt.show()
+show(figure, "Cosine of two positions by block, with residuals and without")
+
+# %% [markdown]
+# Look at how soon green reaches 1: without the plus signs every position becomes the same vector.
 
 # %% [markdown]
 # ## Does it learn?
 #
 # A small task: 8 blocks of width 32 must say which token stood 3 places back. Same seeds, same
 # steps, two wirings. **Predict** which of them gets below ln 8 = 2.08, the loss of a guess.
-#
-# Look at green: a stack that forgets its positions has nothing to learn from.
 
 
 # %%
-def learn(wire, steps=120):
+def learn(wire, steps=80):
     torch.manual_seed(0)
     table = torch.nn.Embedding(8 + 16, 32)
     head = torch.nn.Linear(32, 8)
@@ -208,10 +217,13 @@ figure, ax = plt.subplots(figsize=(5, 2.6))
 for name in ("Pre-LN", "no residuals"):
     wire, color = WIRINGS[name]
     ax.plot(learn(wire), color=color, label=name)
-ax.axhline(torch.log(torch.tensor(8.0)), color="gray", linestyle=":")
+ax.axhline(math.log(8), color=GRAY, linestyle=":", label="a guess")
 ax.set(xlabel="step", ylabel="loss in nats", ylim=(0, 3))
 ax.legend()
-plt.show()
+show(figure, "Loss of both wirings in 80 steps, and the loss of a guess")
+
+# %% [markdown]
+# Look at green: a stack that forgets its positions has nothing to learn from.
 
 # %% [markdown]
 # **Now you.** How many parameters has a block with d_model 64 and d_ff 256, biases and norms
