@@ -74,9 +74,12 @@ def rest(notebook: NotebookNode) -> None:
     models = widgets.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
     for cell in notebook.cells:
         for output in list(cell.get("outputs", [])):
-            if slider := output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", {}):
+            if widget := output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", {}):
+                if models[widget.model_id].model_name == "HBoxModel":  # a progress bar, still at 0%
+                    cell.outputs.remove(output)
+                    continue
                 output.data["text/plain"] = "run this cell to move the slider"
-                *_, drawn = models[slider.model_id]["state"]["children"]
+                *_, drawn = models[widget.model_id]["state"]["children"]
                 drawn = models[drawn.removeprefix("IPY_MODEL_")]["state"]["outputs"]
                 cell.outputs += map(nbformat.from_dict, drawn)
                 covered.append(cell)

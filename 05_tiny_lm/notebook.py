@@ -10,9 +10,10 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from ipywidgets import interact
+from ipywidgets import SelectionSlider, interact
+from matplotlib.ticker import PercentFormatter
 
-from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, use_style
+from tiny_transformer.setup.plots import BLUE, GRAY, ORANGE, show, slider, use_style
 from tiny_transformer.tiny_lm.modern import build, count_modern_parameters
 from tiny_transformer.tiny_lm.reference import (
     ModelConfig,
@@ -22,18 +23,15 @@ from tiny_transformer.tiny_lm.reference import (
 )
 
 use_style()
+torch.set_num_threads(1)  # threads that wait for each other spin
 _ = torch.manual_seed(0)
 config = ModelConfig()
 
 # %% [markdown]
 # ## A budget of parameters
 #
-# How the default shape grows with its width and with its depth. **Predict** the slopes on these
-# logarithmic axes.
-#
-# Look at the steepness: twice the width is about four times the parameters (slope 2), twice the
-# depth twice (slope 1). The dotted lines have exactly these slopes; they part from ours at the left
-# ends, where the tables weigh more.
+# How the default shape grows with its width and with its depth. **Predict** the slopes on
+# logarithmic axes: what do twice the width and twice the depth cost?
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.7), sharey=True)
@@ -44,38 +42,62 @@ for ax, sizes, numbers, power, name in (
     (left, widths, wide, 2, "d_model, with d_ff = 4 d_model"),
     (right, depths, deep, 1, "n_layers"),
 ):
-    ax.loglog(sizes, numbers, "o-")
-    ax.loglog(sizes, [numbers[2] * (s / sizes[2]) ** power for s in sizes], ":", color=ORANGE)
-    ax.set(xlabel=name, ylabel="parameters")
+    exact = [numbers[2] * (size / sizes[2]) ** power for size in sizes]
+    ax.loglog(sizes, exact, color=ORANGE, label=f"slope {power}")
+    ax.loglog(sizes, numbers, "o", color=BLUE, label="the model")
+    ax.set(xlabel=name)
     ax.set_xticks(sizes, sizes)
     ax.minorticks_off()
-plt.show()
+    ax.legend()
+left.set(ylabel="parameters")
+show(figure, "Parameters against d_model and against n_layers, on logarithmic axes.")
+
+# %% [markdown]
+# Look at the steepness: twice the width is about four times the parameters, twice the depth twice.
+# The dots lie above the lines at their left ends, where the tables of tokens and positions weigh
+# more.
+
+# %% [markdown]
+# ## What they are spent on
+#
+# **Predict** which part of the default model is the largest.
 
 
 # %%
 def shares(vocab_size=65, d_model=128, n_layers=4, max_len=64):
     d = d_model
-    shape = ModelConfig(vocab_size, max_len, d, n_layers, 1, 4 * d)
     parts = {
         "tokens": vocab_size * d,
         "positions": max_len * d,
         "attention": n_layers * 4 * (d * d + d),
         "feed-forward": n_layers * (8 * d * d + 5 * d),
     }
-    _, ax = plt.subplots(figsize=(6, 1.8))
-    ax.barh(list(parts), list(parts.values()))
-    ax.set(xlabel="parameters", title=f"{count_parameters(shape):,} in all")
-    plt.show()
+    total = count_parameters(ModelConfig(vocab_size, max_len, d, n_layers, 1, 4 * d))
+    return total, {part: number / total for part, number in parts.items()}
 
 
-shares()
-_ = interact(
-    shares,
-    vocab_size=(65, 50257),
-    d_model=(32, 768, 32),
-    n_layers=(1, 24),
-    max_len=(64, 1024, 64),
+@interact(
+    vocab_size=SelectionSlider(options=[65, 1024, 8192, 50257]),
+    d_model=slider(128, 32, 768, 32),
+    n_layers=slider(4, 1, 24, 1),
+    max_len=slider(64, 64, 1024, 64),
 )
+def spent(**sizes):
+    total, share = shares(**sizes)
+    _, default = shares()
+    figure, ax = plt.subplots(figsize=(6, 2))
+    ax.barh(default.keys(), default.values(), fill=False, edgecolor=GRAY, label="the default")
+    ax.barh(share.keys(), share.values(), height=0.5, color=BLUE)
+    ax.set(xlim=(0, 1), xlabel="share of the parameters", title=f"{total:,} in all")
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend(loc="upper right")
+    named = ", ".join(f"{part} {number:.0%}" for part, number in share.items())
+    show(figure, f"Of {total:,} parameters: {named}.")
+
+
+# %% [markdown]
+# Two thirds are feed-forward, one third is attention. Give it the 50,257 tokens of GPT-2, and nine
+# in ten of its parameters are vectors of tokens.
 
 # %% [markdown]
 # **Now you.** How many parameters does the default model save because its head is tied?
@@ -90,9 +112,6 @@ assert answer is None or answer == untied - count_parameters(config), "the head 
 # ## The first loss is ln V
 #
 # Fresh models with vocabularies of several sizes, on random text. **Predict** the loss for 256.
-#
-# Look at how close every dot is to the line: a model that knows nothing pays ln V. If yours does
-# not, stop and look for the bug.
 
 # %%
 sizes = [2, 16, 65, 256, 1024, 4096]
@@ -107,16 +126,20 @@ for vocab_size in sizes:
 figure, ax = plt.subplots(figsize=(5, 2.6))
 ax.plot(sizes, [math.log(size) for size in sizes], color=GRAY, label="ln V")
 ax.plot(sizes, losses, "o", color=BLUE, label="first loss")
-ax.set(xscale="log", xlabel="vocab_size V", ylabel="loss in nats")
+ax.set(xscale="log", xlabel="vocab_size V", ylabel="loss in nats", ylim=(0, None))
+ax.set_xticks(sizes, sizes)
+ax.minorticks_off()
 ax.legend()
-plt.show()
+show(figure, "The first losses of six vocabularies, beside the curve ln V.")
+
+# %% [markdown]
+# Look at how close every dot is to the line: a model that knows nothing pays ln V. If yours does
+# not, stop and look for the bug.
 
 # %% [markdown]
 # ## When the weights start too large
 #
 # The same model with all its matrices multiplied by a factor. **Predict** the loss at factor 10.
-#
-# Look at where the line leaves ln 65: a model whose scores are large is sure of itself and wrong.
 
 # %%
 factors = [0.1, 0.5, 1, 2, 5, 10, 20]
@@ -133,18 +156,21 @@ for factor in factors:
     losses.append(F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).item())
 figure, ax = plt.subplots(figsize=(5, 2.6))
 ax.plot(factors, losses, "o-")
-ax.axhline(math.log(65), color=GRAY, linestyle=":")
-ax.set(xscale="log", yscale="log", xlabel="factor on the first weights", ylabel="first loss")
-plt.show()
+ax.axhline(math.log(65), color=GRAY, linestyle=":", label="ln 65")
+ax.set(xscale="log", xlabel="factor on the first weights", ylabel="first loss", ylim=(0, None))
+ax.set_xticks(factors, factors)
+ax.minorticks_off()
+ax.legend()
+show(figure, "The first loss against the factor on the first weights, beside ln 65.")
+
+# %% [markdown]
+# Look at where the line leaves ln 65: a model whose scores are large is sure of itself and wrong.
 
 # %% [markdown]
 # ## Why two projections start smaller
 #
 # The size of the stream at the top of deep models, with and without the factor 1 / √(2 n_layers) on
 # `out_proj` and `down`. **Predict** which line is level.
-#
-# Look at orange: without the factor every block adds as much as in a shallow model, and the sum
-# grows with the root of the depth.
 
 
 # %%
@@ -168,29 +194,41 @@ for scaled, color, name in ((True, BLUE, "scaled"), (False, ORANGE, "not scaled"
     sizes = [top_of_stream(n, scaled) for n in depths]
     ax.plot(depths, sizes, "o-", color=color, label=name)
 ax.set(xscale="log", xlabel="n_layers", ylabel="spread of the stream at the top", ylim=(0, None))
+ax.set_xticks(depths, depths)
+ax.minorticks_off()
 ax.legend()
-plt.show()
+show(figure, "The spread of the stream against the depth, one line with the factor, one without.")
+
+# %% [markdown]
+# Look at orange: without the factor every block adds as much as in a shallow model, and the sum
+# grows with the root of the depth.
 
 # %% [markdown]
 # ## What does it say?
 #
-# The next-token distribution of a fresh model after tokens 5, 3, 1. **Predict** whether any bar
-# stands out.
-#
-# Look at token 1, the one it has just read: with a tied head the stream still holds its vector, and
-# the head finds it. An untrained tied model stutters.
+# The next-token distribution of two fresh models after tokens 5, 3, 1, likeliest first: one has its
+# head tied to the table of tokens, the other has not. **Predict** where token 1, the last that they
+# read, stands in each row.
 
 # %%
 torch.manual_seed(0)
-figure, ax = plt.subplots(figsize=(6.4, 2.4))
-for shift, (tied, color) in enumerate(((True, BLUE), (False, ORANGE))):
+figure, axes = plt.subplots(1, 2, figsize=(8, 2.4), sharey=True)
+for ax, tied in zip(axes, (True, False), strict=True):
     model = build(replace(config, tie_weights=tied))
     p = next_token_distribution(model, torch.tensor([[5, 3, 1]]))[0]
-    ax.bar(torch.arange(65) + 0.4 * shift, p, width=0.4, color=color, label=f"tied: {tied}")
-ax.axhline(1 / 65, color=GRAY, linestyle=":")
-ax.set(xlabel="token", ylabel="probability")
-ax.legend(loc="upper right")
-plt.show()
+    order = p.argsort(descending=True).tolist()
+    bars = ax.bar(range(65), p[order], color=BLUE)
+    bars[order.index(1)].set(color=ORANGE, label="token 1")
+    ax.axhline(1 / 65, color=GRAY, linestyle=":", label="1/65")
+    ax.set(xlabel="tokens, likeliest first", title="tied head" if tied else "head of its own")
+    ax.legend()
+axes[0].set(ylabel="probability")
+show(figure, "Two rows of 65 bars, of a tied head and of a head of its own; token 1 is orange.")
+
+# %% [markdown]
+# Look at orange: with a tied head the stream still holds the vector of the token that was read
+# last, and the head finds it. An untrained tied model stutters. With a head of its own the token is
+# one of many.
 
 # %% [markdown]
 # **Now you.** The text so far has T = 10 tokens. How many of the (1, 10, 65) logits does

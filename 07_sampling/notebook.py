@@ -23,12 +23,12 @@ from tiny_transformer.sampling.reference import (
     top_p_filter,
 )
 from tiny_transformer.setup.grading.diagnosis import diagnose
-from tiny_transformer.setup.plots import BLUE, GRAY, use_style
+from tiny_transformer.setup.plots import BLUE, GRAY, show, slider, use_style, visible
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 
 use_style()
+torch.set_num_threads(1)  # threads that wait for each other spin
 model, tokenizer = load_run(Path("..", "09_capstone", "pretrained"))
-names = {" ": "␣", "\n": "⏎"}
 
 
 def logits_after(text):
@@ -41,8 +41,6 @@ def logits_after(text):
 #
 # The model's own probabilities for the next character after three beginnings. **Predict** the
 # likeliest of each, and which of the three is the widest distribution.
-#
-# Look at the width: after "q" there is hardly a choice, after a blank there are many.
 
 
 # %%
@@ -51,16 +49,20 @@ def bars(ax, logits, kept=None, count=20):
     order = p.argsort(descending=True)[:count]
     colors = [BLUE if kept is None or kept[i] else GRAY for i in order]
     ax.bar(range(count), p[order], color=colors)
-    labels = [names.get(c, c) for c in (tokenizer.characters[i] for i in order)]
+    labels = [visible(tokenizer.characters[i]) for i in order]
     ax.set_xticks(range(count), labels, family="DejaVu Sans Mono")
-    ax.set(xlabel="next character", ylabel="probability")
+    ax.set(xlabel=f"the {count} likeliest of {len(p)}")
 
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
+figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), sharey=True)
 for ax, beginning in zip(axes, ("the q", "ROMEO:\nWhat ", "O Rome"), strict=True):
     bars(ax, logits_after(beginning))
     ax.set_title(f"after {beginning!r}")
-plt.show()
+axes[0].set(ylabel="probability")
+show(figure, "The 20 likeliest next characters after each of three beginnings.")
+
+# %% [markdown]
+# Look at the width: after "q" there is hardly a choice, after a blank there are many.
 
 # %% [markdown]
 # **Now you.** Which character does `greedy` choose after "O Rome"? Write it as a string.
@@ -75,9 +77,6 @@ assert answer is None or answer == tokenizer.characters[best], "the highest bar"
 #
 # The distribution after "ROMEO:\nWhat " at three temperatures. **Predict** which of the pictures
 # keeps the order of the bars.
-#
-# Look at the order, which never changes, and at the heights, which do: low temperatures feed the
-# first bar, high ones the tail.
 
 # %%
 logits = logits_after("ROMEO:\nWhat ")
@@ -85,38 +84,59 @@ figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), sharey=True)
 for ax, temperature in zip(axes, (0.5, 1.0, 2.0), strict=True):
     bars(ax, apply_temperature(logits, temperature))
     ax.set_title(f"temperature {temperature}")
-plt.show()
+axes[0].set(ylabel="probability")
+show(figure, "The 20 likeliest next characters at three temperatures.")
 
 # %% [markdown]
-# ## Top-k and top-p on a wide and on a narrow distribution
+# Look at the order, which never changes, and at the heights, which do: low temperatures feed the
+# first bar, high ones the tail.
+
+# %% [markdown]
+# ## Top-k and top-p on a narrow and on a wide distribution
 #
-# **Predict** how many bars top-p 0.9 keeps in each.
-#
-# Look at blue, which is kept: top-k keeps five everywhere, top-p as many as it needs.
+# **Predict** how many bars top-p 0.9 keeps after "KING ", and how many after "What ".
 
 # %%
-figure, axes = plt.subplots(2, 2, figsize=(9, 4.6))
-for row, beginning in zip(axes, ("the q", "ROMEO:\nWhat "), strict=True):
+figure, axes = plt.subplots(2, 2, figsize=(9, 4.6), sharey="row")
+for row, beginning in zip(axes, ("KING ", "ROMEO:\nWhat "), strict=True):
     logits = logits_after(beginning)
+    row[0].set(ylabel=f"after {beginning!r}")
     for ax, (name, kept) in zip(
         row,
         {"top-k 5": top_k_filter(logits, 5), "top-p 0.9": top_p_filter(logits, 0.9)}.items(),
         strict=True,
     ):
-        bars(ax, logits, kept.isfinite())
-        ax.set_title(f"{name} after {beginning!r}: {int(kept.isfinite().sum())} kept")
-plt.show()
+        kept = kept.isfinite()
+        bars(ax, logits, kept)
+        ax.set_title(f"{name} keeps {kept.sum()}, {logits.softmax(dim=-1)[kept].sum():.0%}")
+show(figure, "What top-k 5 and top-p 0.9 keep of two distributions is blue, the rest gray.")
+
+# %% [markdown]
+# Look at blue, which is kept. Top-k keeps five everywhere: after "KING " the fifth is U, with which
+# no king of this text begins; after "What " five are too few, for four times in ten the model has
+# something else to say. Top-p keeps as many as it needs: Edward, Richard and Henry above, a dozen
+# below.
+
+# %% [markdown]
+# Gray are the model's own chances, blue those that are drawn from.
 
 
 # %%
-@interact(temperature=(0.2, 3.0, 0.1), k=(1, 65), p=(0.05, 1.0, 0.05))
-def explore(temperature=1.0, k=65, p=1.0):
-    logits = apply_temperature(logits_after("ROMEO:\nWhat "), temperature)
-    kept = top_p_filter(top_k_filter(logits, k), p).isfinite()
-    _, ax = plt.subplots(figsize=(5, 2.6))
-    bars(ax, logits, kept)
-    ax.set_title(f"{int(kept.sum())} kept")
-    plt.show()
+@interact(
+    temperature=slider(1.0, 0.2, 3.0, 0.1), k=slider(65, 1, 65), p=slider(1.0, 0.05, 1.0, 0.05)
+)
+def explore(temperature, k, p):
+    own = logits_after("ROMEO:\nWhat ")
+    drawn = top_p_filter(top_k_filter(apply_temperature(own, temperature), k), p)
+    count = int(drawn.isfinite().sum())
+    figure, ax = plt.subplots(figsize=(5, 2.6))
+    bars(ax, own, torch.zeros(65))
+    ax.bar(range(20), drawn.softmax(dim=-1)[own.argsort(descending=True)[:20]], 0.5, color=BLUE)
+    ax.set(ylabel="probability", ylim=(0, 1), title=f"{count} of 65 can be drawn")
+    show(
+        figure,
+        f"Chances at temperature {temperature:.1f}, top-k {k}, top-p {p:.2f}: {count} of 65.",
+    )
 
 
 # %% [markdown]
@@ -146,13 +166,11 @@ for name, how in {
     print(f"--- {name}\n{tokenizer.decode(tokens[0])}\n")
 
 # %% [markdown]
+# Look for the circle: greedy comes back to the senators of the state. At 1.5 the words break, and
+# top-p mends most of them.
+
+# %% [markdown]
 # ## What the cache saves
-#
-# The time for n new characters, with and without the cache, by an untrained model with a context
-# of 256. **Predict** which curve bends.
-#
-# Look at the shapes: without the cache each character reads the whole text again, so the curve
-# bends upwards; with it each costs about the same. Seconds vary from machine to machine.
 #
 # The cache is your own `KVCache` as soon as it is right.
 
@@ -169,30 +187,38 @@ if problem is None:
     reference.KVCache = exercises.KVCache  # where `generate` looks for it
 print(f"the reference's cache: {problem}" if problem else "your cache")
 
+# %% [markdown]
+# The time for n new characters, with and without the cache, by an untrained model with a context
+# of 256. **Predict** which curve bends.
+
 # %%
 wide = TinyTransformerLM(ModelConfig(max_len=256, d_model=128)).eval()
-lengths, figure = [16, 64, 128, 192, 255], plt.figure(figsize=(5, 2.8))
+lengths = [16, 64, 128, 255]
+figure, ax = plt.subplots(figsize=(5, 2.8))
 for cached in (True, False):
     seconds = []
     for n in lengths:
         begin = time.perf_counter()
         generate(wide, torch.zeros(1, 1, dtype=torch.long), n, 0, use_cache=cached)
         seconds.append(time.perf_counter() - begin)
-    plt.plot(lengths, seconds, "o-", label="with the cache" if cached else "without")
-plt.xlabel("new characters")
-plt.ylabel("seconds")
-plt.legend()
-plt.show()
+    ax.plot(lengths, seconds, "o-", label="with the cache" if cached else "without")
+ax.set(xlabel="new characters", ylabel="seconds", xticks=lengths, ylim=(0, None))
+ax.legend()
+show(figure, "Seconds against new characters, a line with the cache and one without.")
 
 # %% [markdown]
-# Faster, and not one token different, also beyond the context of 256:
+# Look at the shapes: without the cache each character reads the whole text again, so the curve
+# bends upwards; with it each costs about the same. Seconds vary from machine to machine.
+
+# %% [markdown]
+# Faster, and not one token different, also beyond the context of 256: the last text above goes on.
 
 # %%
 texts = [
-    generate(model, prompt, 300, generator=torch.Generator().manual_seed(2), use_cache=cached)
+    generate(model, tokens, 100, generator=torch.Generator().manual_seed(2), use_cache=cached)
     for cached in (True, False)
 ]
-print("the same 300 characters:", torch.equal(*texts))
+print("the same 100 characters:", torch.equal(*texts))
 
 # %% [markdown]
 # ## What the cache costs

@@ -25,7 +25,7 @@ from tiny_transformer.engineering.reference import (
     save_checkpoint,
     seed_everything,
 )
-from tiny_transformer.setup.plots import BLUE, ORANGE, use_style
+from tiny_transformer.setup.plots import BLUE, GRAY, GREEN, ORANGE, show, slider, use_style
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     TrainConfig,
@@ -36,6 +36,7 @@ from tiny_transformer.training.reference import (
 )
 
 use_style()
+torch.set_num_threads(1)  # threads that wait for each other spin
 temporary = TemporaryDirectory()
 folder = Path(temporary.name)
 
@@ -61,21 +62,26 @@ for change in (
 # ## One flipped bit
 #
 # A weight of 0.01, with each of its 32 bits flipped in turn. **Predict** how large it can become.
-#
-# Look at the bits on the left, the exponent: one of them makes a number of 37 digits, and the model
-# would load without a word if nobody compared sums.
 
 # %%
 bits = torch.tensor(0.01).view(torch.int32).item()
 masks = torch.tensor([1 << bit if bit < 31 else -(1 << 31) for bit in range(32)], dtype=torch.int32)
 flipped = (bits ^ masks).view(torch.float32).abs().flip(0)
-figure, ax = plt.subplots(figsize=(6, 2.4))
-ax.semilogy(range(32), flipped, "o", color=BLUE)
-ax.axhline(0.01, color=ORANGE, linestyle=":")
-ax.set(
-    xlabel="flipped bit: sign, 8 of the exponent, 23 of the fraction", ylabel="size of the weight"
-)
-plt.show()
+figure, ax = plt.subplots(figsize=(7, 2.6))
+ax.axhline(0.01, color=GRAY, linestyle=":", label="0.01")
+for part, first, last, color in (
+    ("sign", 0, 1, GREEN),
+    ("exponent", 1, 9, ORANGE),
+    ("fraction", 9, 32, BLUE),
+):
+    ax.semilogy(range(first, last), flipped[first:last], "o", color=color, label=part)
+ax.set(xlabel="which of the 32 bits is flipped", ylabel="size of the weight")
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+show(figure, "The size of a weight of 0.01 after each of its 32 bits was flipped.")
+
+# %% [markdown]
+# Look at the exponent: one of its bits makes a number of 37 digits, and the model would load
+# without a word if nobody compared sums.
 
 # %% [markdown]
 # The sums catch every one of them:
@@ -119,9 +125,6 @@ print(log.read())
 # A run of 40 steps with dropout, straight through; then the same with a stop at 20, resumed with
 # everything, and with one part forgotten each time. **Predict** which of the forgotten parts shows
 # most.
-#
-# Look at the distance from the straight run: with everything restored it is exactly 0, and the line
-# lies on the bottom.
 
 # %%
 text = load_text(None)
@@ -173,16 +176,23 @@ save_checkpoint(
 )
 state = load_checkpoint(last)
 
-figure, ax = plt.subplots(figsize=(6.4, 3))
+figure, ax = plt.subplots(figsize=(8, 3))
 for forgotten in (None, "weights", "optimizer", "batches", "random states", "step"):
     apart = [abs(a - b) for a, b in zip(resumed(forgotten), straight[20:], strict=True)]
     label = f"without the {forgotten}" if forgotten else "with everything"
-    style = "k.-" if forgotten is None else ".-"
-    ax.plot(range(21, 41), apart, style, label=f"{label}: {max(apart):.2g}")
-ax.set(xlabel="step", ylabel="difference of the loss")
+    style = ".--" if forgotten == "step" else ".-"
+    ax.plot(range(21, 41), apart, style, label=f"{label}: {max(apart):.2g}", clip_on=False)
+ax.set(xlabel="step", ylabel="difference of the loss", xticks=range(21, 41, 3))
 ax.set_yscale("symlog", linthresh=1e-3)
-ax.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.35))
-plt.show()
+ax.set_ylim(0, 1)
+ax.legend(title="largest difference", loc="upper left", bbox_to_anchor=(1, 1))
+show(
+    figure, "How far the loss of six resumed runs is from that of the straight one, over 20 steps."
+)
+
+# %% [markdown]
+# Look at the distance from the straight run: with everything restored it is exactly 0, and the line
+# lies on the bottom.
 
 # %% [markdown]
 # **Now you.** Two forgotten parts left the first loss after the resume (step 21) exactly as it
@@ -218,10 +228,8 @@ assert answer is None or abs(answer / total - 1) < 0.1, "weights, mean and squar
 # %% [markdown]
 # ## Two processes, one step
 #
-# The gradient of a batch of 8, and the average of the gradients of its halves. **Predict** the
-# difference. And then with parts of 6 and 2.
-#
-# Look at the second bar: a mean of means is the mean only if the parts are equal.
+# The gradient of a batch of 8, and the mean of the gradients of its two parts. **Predict** where
+# this mean lies if the parts are 4 and 4, and where if they are 6 and 2.
 
 
 # %%
@@ -233,19 +241,47 @@ def gradient(inputs, targets):
 
 inputs, targets = get_batch(tokens, 8, 16, torch.Generator().manual_seed(3))
 whole = gradient(inputs, targets)
+along = whole / whole.norm()
 
 
-def apart(first):
+def draw(ax, first):
     parts = zip(inputs.split([first, 8 - first]), targets.split([first, 8 - first]), strict=True)
-    mean = sum(gradient(*part) for part in parts) / 2
-    return ((mean - whole).norm() / whole.norm()).item()
+    a, b = (gradient(*part) for part in parts)
+    mean = (a + b) / 2
+    across = (a - b) - (a - b) @ along * along  # with `along` it spans the plane of a and b
+    plane = torch.stack([across / across.norm(), along])
+    for vector, color, style, label in (
+        (a, GRAY, "-", "a part"),
+        (b, GRAY, "-", None),
+        (whole, BLUE, "-", "the batch"),
+        (mean, ORANGE, "--", "mean of the parts"),
+    ):
+        x, y = (plane @ vector).tolist()
+        ax.plot([0, x], [0, y], style, color=color, marker="o", markevery=[1], label=label)
+    ax.plot(*(plane @ torch.stack([a, b], dim=1)), ":", color=GRAY)
+    for vector, size in ((a, first), (b, 8 - first)):
+        ax.annotate(size, (plane @ vector).tolist(), (0, 6), textcoords="offset points")
+    apart = (mean - whole).norm() / whole.norm()
+    ax.set(title=f"{first} and {8 - first}: {apart:.0%} away", xlim=(-1.8, 1.4), ylim=(-0.1, 1))
+    ax.set_aspect("equal")
+    ax.axis("off")
 
 
-figure, ax = plt.subplots(figsize=(4, 2.2))
-ax.bar(["4 and 4", "6 and 2"], [apart(4), apart(6)], color=[BLUE, ORANGE])
-ax.set(ylabel="relative difference", xlabel="sequences in each part")
-plt.show()
-print(f"4 and 4: below 1e-5: {apart(4) < 1e-5}; 6 and 2: {apart(6):.2f}")
+figure, axes = plt.subplots(1, 2, figsize=(9, 1.8))
+for ax, first in zip(axes, (4, 6), strict=True):
+    draw(ax, first)
+axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+show(figure, "Gradients as lines from one point: of two parts, their mean, and the whole batch.")
+
+# %% [markdown]
+# Look at the dotted line between the parts: the gradient of the batch divides it as 2 to 6, nearer
+# to the part that has more sequences. A mean of means is in the middle, which is right only if the
+# parts are equal.
+
 
 # %%
-_ = interact(lambda first: print(f"{first} and {8 - first}: {apart(first):.3f}"), first=(1, 7))
+@interact(first=slider(4, 1, 7, continuous_update=False))
+def split(first):
+    figure, ax = plt.subplots(figsize=(5, 2))
+    draw(ax, first)
+    show(figure, f"Gradients of parts of {first} and {8 - first}, their mean, and the batch.")

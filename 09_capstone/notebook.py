@@ -5,7 +5,7 @@
 #
 # Open this beside [theory.md](theory.md). It runs on Colab, on a GPU of your own, or on a CPU, and
 # trains the preset that suits the machine: two minutes on two laptop cores. As it is stored here it
-# was run with the preset `smoke`, which takes seconds and learns next to nothing.
+# was run with the preset `fast`, which takes 10 to 20 seconds.
 
 # %%
 import importlib
@@ -23,12 +23,13 @@ if importlib.util.find_spec("tiny_transformer") is None:  # on Colab, say
 # %%
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
-from ipywidgets import interact
+from ipywidgets import Textarea, interact
 
 from tiny_transformer.capstone.reference import build_model, gallery, load_run, train
 from tiny_transformer.capstone.report import attention_maps
@@ -38,13 +39,24 @@ from tiny_transformer.engineering.config import PRESETS
 from tiny_transformer.engineering.reference import MetricsLog
 from tiny_transformer.multihead.reference import attention_entropy
 from tiny_transformer.sampling.reference import generate
-from tiny_transformer.setup.plots import GRAY, show_weights, use_style
+from tiny_transformer.setup.plots import (
+    BLUE,
+    GRAY,
+    ORANGE,
+    show,
+    show_weights,
+    slider,
+    use_style,
+    visible,
+)
 from tiny_transformer.tiny_lm.modern import count_modern_parameters
 from tiny_transformer.training.reference import cross_entropy
 
 use_style()
 preset = os.environ.get("PRESET", "gpu" if torch.cuda.is_available() else "cpu")
 config = PRESETS[preset]
+if "PRESET" in os.environ:  # on a busy machine, threads that wait for each other spin
+    torch.set_num_threads(1)
 print(f"preset {preset}")
 
 # %% [markdown]
@@ -75,44 +87,57 @@ assert answer is None or math.isclose(answer, work, rel_tol=0.1), "6 × paramete
 # %% [markdown]
 # ## Session 2: train
 #
-# The same as `tiny-transformer train`, into a new folder under `runs/`. Stop it with the square
-# button: it saves, and `train(config, out, resume=True)` goes on.
+# The same as `tiny-transformer train`, into a new folder under `runs/`, with three evaluations at
+# least. Stop it with the square button: it saves, and `train(config, out, resume=True)` goes on.
 #
 # **Predict** what the samples look like after each evaluation.
 
 # %%
 out = Path("..", "runs", time.strftime(f"notebook-{preset}-%Y%m%d-%H%M%S"))
+config = replace(config, eval_every=min(config.eval_every, config.train.max_steps // 3))
 best = train(config, out)
 print(f"best validation loss {best:.2f}")
 
 # %% [markdown]
 # ## The curve
 #
-# Look for three things: the start at ln 65, the two landmarks that counting alone can reach, and
-# the gap between training and validation. The pretrained model's run ends while validation still
-# falls. The landmarks are the entropy of characters and that of a character given the one before;
-# [theory.md](theory.md) computes both.
+# This run beside that of the pretrained model. Two landmarks are what counting alone can reach: the
+# entropy of characters, and that of a character given the one before; [theory.md](theory.md)
+# computes both.
 
 
 # %%
+landmarks = {"ln 65": math.log(65), "entropy of characters": 3.31, "entropy given one before": 2.45}
+
+
 def curve(ax, run, title):
     records = MetricsLog(run / "metrics.jsonl").read()
     evaluated = [record for record in records if "val_loss" in record]
-    ax.plot([r["step"] for r in records], [r["train_loss"] for r in records], label="training")
-    ax.plot(
-        [r["step"] for r in evaluated], [r["val_loss"] for r in evaluated], "o-", label="validation"
-    )
-    for landmark in (math.log(65), 3.31, 2.45):
+    steps, last = [record["step"] for record in records], records[-1]["step"]
+    for name, landmark in landmarks.items():
         ax.axhline(landmark, color=GRAY, linestyle=":")
-    ax.set(xlabel="step", ylabel="loss in nats a character", title=title)
-    ax.legend()
+        ax.text(last, landmark + 0.04, f"{name} {landmark:.2f}", ha="right", va="bottom")
+    ax.plot(steps, [record["train_loss"] for record in records], label="training")
+    ax.plot(
+        [record["step"] for record in evaluated],
+        [record["val_loss"] for record in evaluated],
+        "o-",
+        label="validation",
+    )
+    ax.set(xlabel="step", title=title)
 
 
 pretrained = Path("pretrained")
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), sharey=True)
 curve(left, out, f"this run, preset {preset}")
 curve(right, pretrained, "the pretrained model")
-plt.show()
+left.set(ylabel="loss in nats a character", ylim=(1, 4.5))
+right.legend(loc="upper left", bbox_to_anchor=(1, 1))
+show(figure, "Training and validation loss of this run and of the pretrained model's, by step.")
+
+# %% [markdown]
+# Look for three things: the start at ln 65, how soon each landmark is passed, and the gap between
+# training and validation. The pretrained model's run ends while validation still falls.
 
 # %% [markdown]
 # ## Is it what it says it is?
@@ -135,17 +160,14 @@ print("all checks hold:", verify(out))
 
 # %%
 model, tokenizer = load_run(pretrained)
-Markdown(gallery(model, tokenizer, ["ROMEO:"], max_new_tokens=120))
+page = gallery(model, tokenizer, ["ROMEO:"], max_new_tokens=120)
+Markdown(page.replace("# ", "### "))  # its headings stand below those of this notebook
 
 # %% [markdown]
 # ## Which characters surprise it?
 #
 # A line of Shakespeare, each character with the loss the model paid for it. **Predict** where the
 # bars are high: inside words, or at their beginnings?
-#
-# Look at first letters: all of them cost more than the mean (dotted), and once a word has begun,
-# its rest is often cheap. Where it is not, the model had another word in mind: after `yo` it gives
-# 99% to `u`, after `th` 39% to `e`.
 
 # %%
 line = "But, soft! what light through yonder window breaks?"
@@ -153,12 +175,19 @@ tokens = torch.tensor([tokenizer.encode("\n" + line)])
 with torch.no_grad():
     scores = model(tokens[:, :-1])[0]
 losses = [cross_entropy(z, target).item() for z, target in zip(scores, tokens[0, 1:], strict=True)]
+colors = [ORANGE if before == " " else BLUE for before in " " + line[:-1]]
 figure, ax = plt.subplots(figsize=(10, 2.4))
-ax.bar(range(len(line)), losses)
-ax.axhline(sum(losses) / len(losses), color=GRAY, linestyle=":")
-ax.set_xticks(range(len(line)), list(line), family="DejaVu Sans Mono")
-ax.set(ylabel="loss in nats", xlabel="character")
-plt.show()
+ax.bar(range(len(line)), losses, color=colors)
+ax.axhline(sum(losses) / len(losses), color=GRAY, linestyle=":", label="mean")
+ax.set_xticks(range(len(line)), map(visible, line), family="DejaVu Sans Mono")
+ax.set(ylabel="loss in nats")
+ax.legend()
+show(figure, "The loss of each character of a line; first letters of words are orange.")
+
+# %% [markdown]
+# Look at first letters, in orange: all of them cost more than the mean, and once a word has begun,
+# its rest is often cheap. Where it is not, the model had another word in mind: after `yo` it gives
+# 99% to `u`, after `th` 39% to `e`.
 
 # %% [markdown]
 # ## Where does it look?
@@ -166,61 +195,57 @@ plt.show()
 # Attention of every head of the first layer, on four words of the same line. **Predict** whether a
 # head looks at the character just before. (The number of keys is e to the mean entropy of the last
 # ten queries: module 02.)
-#
-# Look for the main diagonal (head 4: the character itself) and for a diagonal one step below it
-# (head 1: the character before). Head 0 follows words: for most letters it looks most at the first
-# one of the word. With the slider you see the other layers, where head 4 of layer 3 looks at the
-# blank in front of the word. Many others spread over ten keys and more.
 
 
 # %%
+@interact(layer=slider(0, 0, model.config.n_layers - 1, continuous_update=False))
 def show_layer(layer):
     phrase = "what light through yonder"
     tokens = torch.tensor([tokenizer.encode(phrase)])
     maps = attention_maps(model, tokens)[layer][0]
-    figure, axes = plt.subplots(1, len(maps), figsize=(3.2 * len(maps), 3.4))
-    for head, (ax, weights) in enumerate(zip(axes, maps, strict=True)):
-        entropy = attention_entropy(weights)[-10:].mean()
-        show_weights(ax, weights, phrase, phrase, f"head {head}: {entropy.exp():.1f} keys")
-        ax.tick_params(labelsize=6)
-    figure.suptitle(f"layer {layer}")
-    plt.show()
+    figure, axes = plt.subplots(2, math.ceil(len(maps) / 2), figsize=(10, 7))
+    for ax in axes.flat[len(maps) :]:
+        ax.axis("off")
+    for head, (ax, weights) in enumerate(zip(axes.flat, maps, strict=False)):
+        keys = attention_entropy(weights)[-10:].mean().exp()
+        show_weights(ax, weights, phrase, phrase, f"layer {layer}, head {head}: {keys:.1f} keys")
+        ax.tick_params(labelsize=8)
+    show(figure, f"Attention maps of the {len(maps)} heads of layer {layer} on {phrase!r}.")
 
 
-show_layer(0)
-
-# %%
-_ = interact(show_layer, layer=(0, model.config.n_layers - 1))
+# %% [markdown]
+# Look for the main diagonal (head 4: the character itself) and for a diagonal one step below it
+# (head 1: the character before). Head 0 follows words: for most letters it looks most at the first
+# one of the word. With the slider you see the other layers, where head 4 of layer 3 looks at the
+# blank in front of the word. Many others spread over ten keys and more.
 
 # %% [markdown]
 # ## Your model from inside
 #
 # One HTML file that holds the weights of this run and computes with them in the browser: type a
 # line, and see every head read it, what each layer would say, and what the loss becomes without a
-# head. **Predict** which head of the first layer is missed most, then press "try each in turn".
+# head. Open the file that is named here, guess which head of the first layer is missed most, and
+# press "try each in turn".
 
 # %%
-subprocess.run(
-    [sys.executable, "-m", "tiny_transformer.capstone", "explore", "--run", out, "--no-open"],
-    check=True,
-)
-Markdown(f"[open the page]({out}/explore.html)")
+command = [sys.executable, "-m", "tiny_transformer.capstone", "explore", "--run", out, "--no-open"]
+_ = subprocess.run(command, check=True)
 
 # %% [markdown]
 # ## Play
 
 
 # %%
-def write(prompt="JULIET:\n", temperature=0.8, seed=1):
+@interact(
+    prompt=Textarea("JULIET:\n", rows=2, continuous_update=False),
+    temperature=slider(0.8, 0.0, 1.5, 0.1, continuous_update=False),
+    seed=slider(1, 1, 50, continuous_update=False),
+)
+def write(prompt, temperature, seed):
     tokens = torch.tensor([tokenizer.encode(prompt)])
     generator = torch.Generator().manual_seed(seed)
-    print(tokenizer.decode(generate(model, tokens, 300, temperature, generator=generator)[0]))
+    print(tokenizer.decode(generate(model, tokens, 150, temperature, generator=generator)[0]))
 
-
-write()
-
-# %%
-_ = interact(write, prompt="JULIET:\n", temperature=(0.0, 1.5, 0.1), seed=(1, 50))
 
 # %% [markdown]
 # **Now you.** The loss of this model is about 1.41 nats a character. Among how many equally likely
