@@ -11,7 +11,16 @@ NPM = Path(__file__).parent / "node_modules"
 
 project = html_title = "Tiny Transformer"
 extensions = ["myst_nb", "sphinxcontrib.katex"]
-exclude_patterns = ["run", "trees", "**/contrib", "**/*.mjs", "**/*.ttf", "**/*.woff", "**/katex.js", "**/README.md"]
+exclude_patterns = [
+    "run",
+    "trees",
+    "**/contrib",
+    "**/*.mjs",
+    "**/*.ttf",
+    "**/*.woff",
+    "**/katex.js",
+    "**/README.md",
+]
 
 myst_enable_extensions = ["attrs_block", "dollarmath"]
 myst_fence_as_directive = ["math", "mermaid"]
@@ -25,7 +34,11 @@ katex_css_path = "katex.min.css"
 html_theme = "furo"
 html_copy_source = html_use_index = False
 html_show_copyright = False
-html_static_path = ["static", str(NPM / "katex" / "dist"), str(NPM / "@mermaid-js" / "tiny" / "dist")]
+html_static_path = [
+    "static",
+    str(NPM / "katex" / "dist"),
+    str(NPM / "@mermaid-js" / "tiny" / "dist"),
+]
 html_css_files = ["site.css"]
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
