@@ -228,7 +228,9 @@ def test_the_search_finds_rope_without_a_server_of_its_own(tab, address):
     page, wrong = tab
     wrong.clear()
     page.goto(address + "search.html?q=RoPE")
-    page.wait_for_selector('#search-results a[href^="04_embeddings/theory.html"]')
+    found = '#search-results li:has(a[href^="04_embeddings/theory.html"]) .context'
+    said = page.locator(found).text_content()
+    assert "RoPE" in said and "\\(" not in said
     assert not wrong
 
 

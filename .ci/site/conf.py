@@ -57,6 +57,8 @@ class Mermaid(SphinxDirective):
 def finish(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
     """Let the keyboard scroll long lines of code, and draw diagrams where there are some."""
     context["body"] = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
+    if page == "search":
+        app.add_js_file("search.js", loading_method="defer")
     if 'class="mermaid"' in context["body"]:
         app.add_js_file("mermaid.tiny.js", loading_method="defer")
         app.add_js_file("diagrams.js", loading_method="defer")

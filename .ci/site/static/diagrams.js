@@ -7,7 +7,9 @@ async function draw() {
   mermaid.initialize({
     startOnLoad: false,
     theme: dark ? "dark" : "neutral",
-    themeVariables: dark ? { edgeLabelBackground: "#303338" } : {},
+    themeVariables: dark
+      ? { edgeLabelBackground: "#303338", noteBkgColor: "#303338", noteTextColor: "#eee" }
+      : {},
   });
   for (const [number, [place, text]] of diagrams.entries()) {
     place.innerHTML = (await mermaid.render(`diagram-${number}`, text)).svg;
