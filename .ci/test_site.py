@@ -251,15 +251,19 @@ def test_a_module_leads_to_its_exercises_and_reference(site):
 def test_the_model_is_fetched_when_it_is_asked_for_and_computes(tab, address):
     page, wrong = tab
     wrong.clear()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     page.wait_for_load_state("networkidle")
-    assert address + "explore.html" not in asked
+    assert address + "explore.html" not in requests
     page.click(".live summary")
-    page.frame_locator(".live iframe").locator("html[data-ready]").wait_for()
+    model = page.frame_locator(".live iframe")
+    model.locator("html[data-ready]").wait_for()
     assert not wrong
+    with page.expect_request(f"{REPOSITORY}**") as asked:
+        model.locator("#home a").click()
+    assert asked.value.frame == page.main_frame, "the repository lets no page frame it"
 
 
 def test_a_diagram_follows_the_light(tab, address):

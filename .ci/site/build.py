@@ -19,6 +19,7 @@ ROOT = HERE.parents[1]
 FOLDERS = sorted(ROOT.glob("0*_*"))
 FRONT = ROOT / "README.md"
 PAGES = {FRONT, *(folder / name for folder in FOLDERS for name in ("theory.md", "notebook.ipynb"))}
+BOX = "The model in the box"
 PICTURES = {".svg", ".png"}
 SETTINGS = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REPOSITORY = SETTINGS["project"]["urls"]["Repository"]
@@ -32,11 +33,12 @@ def build(out: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary)
         gather(source)
-        with explorer(source / "run", out / "explore.html") as model:
+        with explorer(source / BOX, out / "explore.html") as model:
             sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
             subprocess.run([*sphinx, "-c", HERE, "-d", source / "trees", source, out], check=True)
         if model.returncode:
             raise SystemExit("the page of the model was not written")
+        framed(out / "explore.html")
         for picture in source.glob("0*_*/figures/*.png"):  # those of <picture>, which Sphinx leaves
             target = out / picture.relative_to(source)
             target.parent.mkdir(exist_ok=True)
@@ -50,6 +52,12 @@ def explorer(run: Path, out: Path) -> subprocess.Popen:
     )
     command = [sys.executable, "-m", "tiny_transformer.capstone", "explore", "--no-open"]
     return subprocess.Popen([*command, "--run", run, "--out", out], stdout=subprocess.DEVNULL)
+
+
+def framed(page: Path) -> None:
+    """Let the links of the page open in place of the site, not in the frame within it."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("<title>", '<base target="_top"><title>', 1), encoding="utf-8")
 
 
 def gather(source: Path) -> None:

@@ -12,7 +12,7 @@ NPM = Path(__file__).parent / "node_modules"
 project = html_title = "Tiny Transformer"
 extensions = ["myst_nb", "sphinxcontrib.katex"]
 exclude_patterns = [
-    "run",
+    "The model in the box",
     "trees",
     "**/contrib",
     "**/*.mjs",
