@@ -26,23 +26,23 @@ REPOSITORY = SETTINGS["project"]["urls"]["Repository"]
 
 
 def build(out: Path) -> None:
-    """Make the site in `out`, in place of what is there."""
+    """Make the site in `out`, in place of one that is there."""
     if out.exists() and not (out / ".buildinfo").exists():
         raise SystemExit(f"{out} is no site that was built here; it stays as it is")
-    shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as temporary:
-        source = Path(temporary)
-        gather(source)
-        with explorer(source / BOX, out / "explore.html") as model:
-            sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
-            subprocess.run([*sphinx, "-c", HERE, "-d", source / "trees", source, out], check=True)
+        box, pages, trees, site = (
+            Path(temporary, name) for name in (BOX, "pages", "trees", "site")
+        )
+        gather(pages)
+        with explorer(box, site / "explore.html") as model:
+            sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", HERE]
+            subprocess.run([*sphinx, "-d", trees, pages, site], check=True)
         if model.returncode:
             raise SystemExit("the page of the model was not written")
-        framed(out / "explore.html")
-        for picture in source.glob("0*_*/figures/*.png"):  # those of <picture>, which Sphinx leaves
-            target = out / picture.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(picture, target)
+        framed(site / "explore.html")
+        copy_pictures(site)  # for <picture>, of which Sphinx knows nothing
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(site, out)
 
 
 def explorer(run: Path, out: Path) -> subprocess.Popen:
@@ -60,21 +60,28 @@ def framed(page: Path) -> None:
     page.write_text(text.replace("<title>", '<base target="_top"><title>', 1), encoding="utf-8")
 
 
-def gather(source: Path) -> None:
+def gather(pages: Path) -> None:
     """Lay the pages where Sphinx finds them, with the links that only a site needs."""
     live = (HERE / "live.md").read_text(encoding="utf-8")
     front = FRONT.read_text(encoding="utf-8").replace("\n## ", f"\n{live}\n## ", 1)
     modules = [f"{folder.name}/theory" for folder in FOLDERS]
-    write(source / "index.md", linked(front, ROOT) + toctree(modules))
+    copy_pictures(pages)
+    write(pages / "index.md", linked(front, ROOT) + toctree(modules))
     for folder in FOLDERS:
         theory = (folder / "theory.md").read_text(encoding="utf-8")
         text = linked(with_parts(theory, folder), folder) + toctree(["Notebook <notebook>"])
-        write(source / folder.name / "theory.md", text)
+        write(pages / folder.name / "theory.md", text)
         notebook = json.loads((folder / "notebook.ipynb").read_text(encoding="utf-8"))
-        prepare(notebook, folder, source / folder.name)
-        write(source / folder.name / "notebook.ipynb", json.dumps(notebook))
-        if (folder / "figures").exists():
-            shutil.copytree(folder / "figures", source / folder.name / "figures")
+        prepare(notebook, folder, pages / folder.name)
+        write(pages / folder.name / "notebook.ipynb", json.dumps(notebook))
+
+
+def copy_pictures(to: Path) -> None:
+    for file in ROOT.glob("0*_*/**/*"):
+        if file.suffix in PICTURES:
+            target = to / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def prepare(notebook: dict, folder: Path, target: Path) -> None:

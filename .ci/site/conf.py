@@ -11,9 +11,8 @@ NPM = Path(__file__).parent / "node_modules"
 
 project = html_title = "Tiny Transformer"
 extensions = ["myst_nb", "sphinxcontrib.katex"]
+# What npm brings and no page asks for.
 exclude_patterns = [
-    "The model in the box",
-    "trees",
     "**/contrib",
     "**/*.mjs",
     "**/*.ttf",
