@@ -3,7 +3,7 @@ NEEDED = import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
 FITS = $(shell $(1) -c '$(NEEDED)' 2>/dev/null && echo $(1))
 PYTHON ?= $(firstword $(foreach minor,3 3.13 3.12 3.11 3.10,$(call FITS,python$(minor))) python3)
 
-.PHONY: train sample explore test learn notebooks stubs
+.PHONY: train sample explore test learn notebooks stubs site
 
 train: .venv/learner
 	.venv/bin/tiny-transformer train
@@ -26,6 +26,9 @@ notebooks: .venv/developer
 stubs: .venv/learner
 	.venv/bin/python -m tiny_transformer.setup.grading.reset
 
+site: .venv/site
+	.venv/bin/python .ci/site/build.py
+
 .venv/learner: pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEEDED)'
 	$(PYTHON) -m venv .venv
@@ -35,4 +38,9 @@ stubs: .venv/learner
 
 .venv/developer: .venv/learner
 	.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/site: .venv/learner .ci/site/package-lock.json
+	.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[site]'
+	npm ci --prefix .ci/site --ignore-scripts --no-audit --no-fund
 	@touch $@
