@@ -66,7 +66,7 @@ def visible(character: str) -> str:
 def show(figure: Figure, alt: str) -> None:
     """Display a picture in a notebook, sharp on every screen, with words for who cannot see it.
 
-    As PNG: JupyterLab shows no SVG of a notebook that was not run yet, and GitHub none at all.
+    As PNG: JupyterLab shows no SVG of a notebook that was not run yet, and GitHub breaks some.
     """
     from IPython.display import display  # half a second, for notebooks alone
 

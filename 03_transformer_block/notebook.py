@@ -142,8 +142,8 @@ def draw(depth):
         ax.plot(range(1, 25), gradients(wire, 24), color=GRAY, linewidth=1)
         ax.plot(range(1, depth + 1), gradients(wire, depth), ".-", color=color, label=name)
     ax.set(yscale="log", xlabel="block, from the bottom", ylabel="gradient norm")
-    ax.set(xlim=(0, 33), ylim=(1e-11, 10))
-    ax.legend(fontsize="small", ncols=2, loc="lower right")
+    ax.set(xlim=(0, 33), ylim=(1e-14, 10))
+    ax.legend(fontsize="small", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     show(figure, f"Gradient norm by block in stacks of {depth}, a line for each of four wirings")
 
 
