@@ -13,10 +13,13 @@ from textwrap import indent
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 ROOT = Path(__file__).parents[1]
+# What a slider draws is not told to the kernel too: while it answers, that can lose the answer.
+OutputWidget.sync_state = lambda self: None
 
 
 def read(source: Path) -> NotebookNode:
