@@ -22,7 +22,7 @@ exclude_patterns = [
 ]
 
 myst_enable_extensions = ["attrs_block", "dollarmath"]
-myst_fence_as_directive = ["math", "mermaid"]
+myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 6
 nb_execution_mode = "off"
 nb_code_prompt_show = "Show the answer"
