@@ -1,4 +1,4 @@
-"""Prints how many words each theory.md has, code and formulas aside; fails outside 2,000 to 3,500."""
+"""Prints how many words each theory.md has, code and formulas aside; fails outside 2,000–3,500."""
 
 import re
 import sys
@@ -7,7 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 counts = {
     page.parent.name: len(
-        re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL).split()
+        re.sub(
+            r"```.*?```|\$\$.*?\$\$|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL
+        ).split()
     )
     for page in sorted(ROOT.glob("0*_*/theory.md"))
 }
