@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -519,12 +520,17 @@ class TestForEveryone:
         for panel in page.locator("section").all():
             assert panel.locator(".look").inner_text().startswith("Look ")
             assert panel.locator(".built a").count() >= 1
-        markdown = MarkdownIt("gfm-like", {"linkify": False}).use(anchors_plugin, max_level=6)
         for link in page.locator("[data-module]").all():
             path, _, anchor = link.get_attribute("href").partition("/blob/main/")[2].partition("#")
-            tokens = markdown.parse((ROOT / path).read_text(encoding="utf-8"))
-            assert anchor in {token.attrs.get("id") for token in tokens}
+            assert anchor in anchors_of(path)
             assert link.inner_text() == Path(path).parts[0]
+
+
+@cache
+def anchors_of(path: str) -> set[str | None]:
+    markdown = MarkdownIt("gfm-like", {"linkify": False}).use(anchors_plugin, max_level=6)
+    tokens = markdown.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {token.attrs.get("id") for token in tokens}
 
 
 # The elements with text of their own whose color is too near to what is painted behind them.
