@@ -38,7 +38,7 @@ for name, color, power in (("q · k", ORANGE, 0.0), ("q · k / √d_k", BLUE, -0
     left.plot(widths, largest, "o-", color=color, label=name)
     right.plot(widths, gradient, "o-", color=color, label=name)
 left.set(ylabel="largest of 16 weights")
-right.set(ylabel="sum of ∂w/∂s over the keys")
+right.set(ylabel="sum of ∂w/∂a over the keys")
 for ax in (left, right):
     ax.set(xscale="log", xlabel="d_k", ylim=(0, 1))
     ax.set_xticks(widths[::2], widths[::2])
