@@ -20,7 +20,7 @@ if CHROMIUM is None:
     pytest.skip(reason, allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 TOKEN = "a-token-for-a-test"
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("0*_*/theory.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("0*_*/theory.md"))]
 # Of a phone's 390 px GitHub leaves 358, and breaks a word that is longer.
 OPEN = """async path => {
     const preview = {path, factory: "Markdown Preview"};

@@ -67,6 +67,7 @@ def show(figure: Figure, alt: str) -> None:
     """Display a picture in a notebook, sharp on every screen, with words for who cannot see it.
 
     As PNG: JupyterLab shows no SVG of a notebook that was not run yet, and GitHub breaks some.
+    The site says the words; JupyterLab 4.6 has no place for them beside a PNG.
     """
     from IPython.display import display  # half a second, for notebooks alone
 

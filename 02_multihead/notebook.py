@@ -184,9 +184,9 @@ ax.legend()
 show(figure, "Milliseconds against T, which doubles from tick to tick, a line for each way")
 
 # %% [markdown]
-# Look at the right end: there each doubling of T costs the explicit way a factor of four or more,
-# which is a line of the grid, and the distance to the fused one grows. Times vary from run to run;
-# the order does not.
+# Look at the right end: there a doubling of T costs either way about four times as much, which is a
+# line of the grid, for both compute T² scores. That the explicit one stores them lifts it by a line
+# or more. Times vary from run to run; the order does not.
 
 # %% [markdown]
 # They agree, whatever they cost:

@@ -16,10 +16,10 @@ scores = 1.5 * torch.randn(6, 6)
 mask = causal_mask(6)
 maps = {
     "no mask": stable_softmax(scores),
-    "-inf before the softmax": stable_softmax(scores.masked_fill(~mask, -math.inf)),
-    "zeros after the softmax": stable_softmax(scores) * mask,
+    "−inf before": stable_softmax(scores.masked_fill(~mask, -math.inf)),
+    "zeros after": stable_softmax(scores) * mask,
 }
-figure, axes = plt.subplots(1, 3, figsize=(6.8, 2.4))
+figure, axes = plt.subplots(1, 3, figsize=(5.6, 2.1))
 for ax, (title, weights) in zip(axes, maps.items(), strict=True):
     show_weights(ax, weights, positions, positions, title)
     for t, total in enumerate(weights.sum(dim=-1)):
@@ -38,7 +38,7 @@ for name, color, power in (("q · k", ORANGE, 0.0), ("q · k / √d_k", BLUE, -0
     left.plot(widths, largest, "o-", color=color, label=name)
     right.plot(widths, gradient, "o-", color=color, label=name)
 left.set(ylabel="largest of 16 weights")
-right.set(ylabel="sum of ∂w/∂s over the keys")
+right.set(ylabel="sum of ∂w/∂a over the keys")
 for ax in (left, right):
     ax.set(xscale="log", xlabel="d_k", ylim=(0, 1))
     ax.set_xticks(widths[::2], widths[::2])
