@@ -184,8 +184,8 @@ ax.legend()
 show(figure, "Milliseconds against T, which doubles from tick to tick, a line for each way")
 
 # %% [markdown]
-# Look at the right end: there each doubling of T costs the explicit way a factor of four or more,
-# which is a line of the grid, and the distance to the fused one grows. Times vary from run to run;
+# Look at the right end: there each doubling of T costs the explicit way a factor of about four,
+# which is a line of the grid, or more, and the fused one is far below. Times vary from run to run;
 # the order does not.
 
 # %% [markdown]
