@@ -41,6 +41,7 @@ site: .venv/site
 	@touch $@
 
 .venv/site: .venv/learner .ci/site/package-lock.json
+	@command -v npm >/dev/null || { echo 'The site needs npm: install Node.js, then make site' >&2; exit 1; }
 	.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[site]'
 	npm ci --prefix .ci/site --ignore-scripts --no-audit --no-fund
 	@touch $@

@@ -276,3 +276,27 @@ def test_a_diagram_follows_the_light(tab, address):
     while page.evaluate("document.body.dataset.theme") != "dark":
         page.click(".theme-toggle-content button")
     page.wait_for_function(f"{color} !== {light!r}")
+
+
+def test_a_picture_follows_the_light_that_its_reader_chose(tab, address):
+    page, _ = tab
+    for system, chosen in (("light", "dark"), ("dark", "light")):
+        page.emulate_media(color_scheme=system)
+        page.goto(address)
+        while page.evaluate("document.body.dataset.theme") != chosen:
+            page.click(".theme-toggle-content button")
+        page.wait_for_function(
+            f"document.querySelector('picture img').currentSrc.endsWith('-{chosen}.svg')"
+        )
+
+
+def test_what_is_printed_in_a_row_is_one_output(site):
+    for module in MODULES:
+        for cell in parsed(site / module / "notebook.html").select(".cell_output"):
+            outputs = cell.find_all(class_="output", recursive=False)
+            printed = ["stream" in box.get("class", []) for box in outputs]
+            assert not any(map(all, itertools.pairwise(printed)))
+
+
+def test_the_front_page_says_where_the_course_is(site):
+    assert f"git clone {REPOSITORY}" in parsed(site / "index.html").text

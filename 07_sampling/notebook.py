@@ -75,7 +75,7 @@ assert answer is None or answer == tokenizer.characters[best], "the highest bar"
 # %% [markdown]
 # ## Temperature
 #
-# The distribution after "ROMEO:\nWhat " at three temperatures. **Predict** which of the pictures
+# The distribution after `"ROMEO:\nWhat "` at three temperatures. **Predict** which of the pictures
 # keeps the order of the bars.
 
 # %%
@@ -94,7 +94,7 @@ show(figure, "The 20 likeliest next characters at three temperatures.")
 # %% [markdown]
 # ## Top-k and top-p on a narrow and on a wide distribution
 #
-# **Predict** how many bars top-p 0.9 keeps after "KING ", and how many after "What ".
+# **Predict** how many bars top-p 0.9 keeps after `"KING "`, and how many after `"What "`.
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(9, 4.6), sharey="row")
@@ -112,10 +112,10 @@ for row, beginning in zip(axes, ("KING ", "ROMEO:\nWhat "), strict=True):
 show(figure, "What top-k 5 and top-p 0.9 keep of two distributions is blue, the rest gray.")
 
 # %% [markdown]
-# Look at blue, which is kept. Top-k keeps five everywhere: after "KING " the fifth is U, with which
-# no king of this text begins; after "What " five are too few, for four times in ten the model has
-# something else to say. Top-p keeps as many as it needs: Edward, Richard and Henry above, a dozen
-# below.
+# Look at blue, which is kept. Top-k keeps five everywhere: after `"KING "` the fifth is U, with
+# which no king of this text begins; after `"What "` five are too few, for four times in ten the
+# model has something else to say. Top-p keeps as many as it needs: Edward, Richard and Henry above,
+# a dozen below.
 
 # %% [markdown]
 # Gray are the model's own chances, blue those that are drawn from.

@@ -62,7 +62,7 @@ def framed(page: Path) -> None:
 
 def gather(pages: Path) -> None:
     """Lay the pages where Sphinx finds them, with the links that only a site needs."""
-    live = (HERE / "live.md").read_text(encoding="utf-8")
+    live = (HERE / "live.md").read_text(encoding="utf-8").replace("REPOSITORY", REPOSITORY)
     front = FRONT.read_text(encoding="utf-8").replace("\n## ", f"\n{live}\n## ", 1)
     modules = [f"{folder.name}/theory" for folder in FOLDERS]
     copy_pictures(pages)
@@ -93,6 +93,8 @@ def prepare(notebook: dict, folder: Path, target: Path) -> None:
             cell["source"] = linked("".join(cell["source"]), folder)
         if cell["metadata"].get("jupyter", {}).get("outputs_hidden"):
             cell["metadata"]["tags"] = ["hide-output"]
+            cell["outputs"] = [o for o in cell["outputs"] if not announces(o)]
+        join_streams(cell.get("outputs", []))
         for output in cell.get("outputs", []):
             if "text/markdown" in output.get("data", {}):
                 said = "".join(output["data"]["text/markdown"])
@@ -103,6 +105,19 @@ def prepare(notebook: dict, folder: Path, target: Path) -> None:
                 write(file, "".join(svg))
                 words = output["metadata"]["image/svg+xml"]["alt"]
                 output["data"]["text/markdown"] = f"![{words}]({file.name})"
+
+
+def announces(output: dict) -> bool:
+    """Whether it only says that the answer follows, as the fold of the site does."""
+    return "".join(output.get("data", {}).get("text/plain", "")) == "The answer:"
+
+
+def join_streams(outputs: list[dict]) -> None:
+    """Make one output of what was printed in a row: where it was cut is chance."""
+    for i in reversed(range(1, len(outputs))):
+        before, after = outputs[i - 1], outputs[i]
+        if before["output_type"] == after["output_type"] == "stream":
+            before["text"] = [*before["text"], *outputs.pop(i)["text"]]
 
 
 def with_parts(text: str, folder: Path) -> str:

@@ -39,6 +39,7 @@ html_static_path = [
     str(NPM / "@mermaid-js" / "tiny" / "dist"),
 ]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
@@ -58,6 +59,8 @@ def finish(app: Sphinx, page: str, template: str, context: dict, doctree: object
     context["body"] = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
     if page == "search":
         app.add_js_file("search.js", loading_method="defer")
+    if "<picture>" in context["body"]:
+        app.add_js_file("pictures.js", loading_method="defer")
     if 'class="mermaid"' in context["body"]:
         app.add_js_file("mermaid.tiny.js", loading_method="defer")
         app.add_js_file("diagrams.js", loading_method="defer")
