@@ -72,7 +72,7 @@ def gather(pages: Path) -> None:
         text = linked(with_parts(theory, folder), folder) + toctree(["Notebook <notebook>"])
         write(pages / folder.name / "theory.md", text)
         notebook = json.loads((folder / "notebook.ipynb").read_text(encoding="utf-8"))
-        prepare(notebook, folder, pages / folder.name)
+        prepare(notebook, folder)
         write(pages / folder.name / "notebook.ipynb", json.dumps(notebook))
 
 
@@ -84,7 +84,7 @@ def copy_pictures(to: Path) -> None:
             shutil.copyfile(file, target)
 
 
-def prepare(notebook: dict, folder: Path, target: Path) -> None:
+def prepare(notebook: dict, folder: Path) -> None:
     """Fold the answers of an executed notebook, and give its pictures their words."""
     first = notebook["cells"][0]
     first["source"] = with_parts("".join(first["source"]), folder)
@@ -96,20 +96,15 @@ def prepare(notebook: dict, folder: Path, target: Path) -> None:
             cell["outputs"] = [o for o in cell["outputs"] if not announces(o)]
         join_streams(cell.get("outputs", []))
         for output in cell.get("outputs", []):
-            if "text/markdown" in output.get("data", {}):
-                said = "".join(output["data"]["text/markdown"])
-                output["data"]["text/markdown"] = re.sub(r"\[(.*?)\]\(\.\./runs/.*?\)", r"\1", said)
-            svg = output.get("data", {}).pop("image/svg+xml", None)
-            if svg:
-                file = target / f"output-{len([*target.glob('output-*')])}.svg"
-                write(file, "".join(svg))
-                words = output["metadata"]["image/svg+xml"]["alt"]
-                output["data"]["text/markdown"] = f"![{words}]({file.name})"
+            if "image/png" in output.get("data", {}):
+                about = {"alt": output["metadata"]["image/png"]["alt"]}
+                cell["metadata"]["mystnb"] = {"image": about}  # of the cell: it has one picture
 
 
 def announces(output: dict) -> bool:
-    """Whether it only says that the answer follows, as the fold of the site does."""
-    return "".join(output.get("data", {}).get("text/plain", "")) == "The answer:"
+    """Whether it only says what the site does not need: that it is folded, or could be run."""
+    said = "".join(output.get("data", {}).get("text/plain", ""))
+    return said in ("The answer:", "run this cell to move the slider")
 
 
 def join_streams(outputs: list[dict]) -> None:
