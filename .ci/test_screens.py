@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,11 +13,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-if CHROMIUM is None:
-    reason = "needs the browser Chromium; on Debian: apt-get install chromium"
-    pytest.skip(reason, allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 TOKEN = "a-token-for-a-test"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("0*_*/theory.md"))]
 # Of a phone's 390 px GitHub leaves 358, and breaks a word that is longer.
@@ -82,15 +76,12 @@ def server(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def lab(server) -> Iterator[Any]:
+def lab(browser, server) -> Any:
     """JupyterLab in a browser, opened once for all pages."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1000, "height": 900})
-        tab.goto(server)
-        tab.wait_for_function("window.jupyterapp && jupyterapp.restored.then(() => true)")
-        yield tab
-        browser.close()
+    tab = browser.new_page(viewport={"width": 1000, "height": 900})
+    tab.goto(server)
+    tab.wait_for_function("window.jupyterapp && jupyterapp.restored.then(() => true)")
+    return tab
 
 
 @pytest.fixture(scope="module", params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))

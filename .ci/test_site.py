@@ -3,7 +3,6 @@
 import functools
 import http.server
 import itertools
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +16,6 @@ import tomlkit
 
 ROOT = Path(__file__).parents[1]
 AXE = ROOT / ".ci" / "site" / "node_modules" / "axe-core" / "axe.min.js"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 REPOSITORY = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "urls"
 ]["Repository"]
@@ -100,28 +98,22 @@ def address(site) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tab(address) -> Iterator[tuple[Any, list[str]]]:
+def tab(browser, address) -> tuple[Any, list[str]]:
     """A page of a browser, and what went wrong in it: errors, and requests that leave the site."""
-    api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium on this machine")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page, wrong = browser.new_page(), []
-        page.set_default_timeout(PATIENCE)
+    page, wrong = browser.new_page(), []
+    page.set_default_timeout(PATIENCE)
 
-        def ask(route: Any) -> None:
-            if route.request.url.startswith(address):
-                route.continue_()
-            else:
-                wrong.append(f"asks {route.request.url}")
-                route.abort()
+    def ask(route: Any) -> None:
+        if route.request.url.startswith(address):
+            route.continue_()
+        else:
+            wrong.append(f"asks {route.request.url}")
+            route.abort()
 
-        page.route(lambda url: not url.startswith(("data:", "blob:")), ask)
-        page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        yield page, wrong
-        browser.close()
+    page.route(lambda url: not url.startswith(("data:", "blob:")), ask)
+    page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    return page, wrong
 
 
 DRAWN = """() => [...document.querySelectorAll(".mermaid")].every((p) => p.querySelector("svg"))"""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tiny_transformer.capstone.guide import preset_of
 from tiny_transformer.capstone.terminal import visible
@@ -14,6 +15,7 @@ from tiny_transformer.data.corpus import CorpusError, load_text
 from tiny_transformer.data.encoded import codes
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.reference import replace_file
+from tiny_transformer.training.reference import split_corpus
 
 READ = 2_000_000  # characters of a text, at most: its entropies are known well before its end
 GROUNDS = {"loss.png": "#ffffff", "loss-dark.png": "#0d1117"}
@@ -82,10 +84,10 @@ def landmarks(config: RunConfig) -> tuple[dict[str, float], str]:
     counted = ""
     with suppress(CorpusError):
         text = load_text(config.corpus, READ)
-        training = text[: int(0.9 * len(text))]
+        training, _ = split_corpus(torch.from_numpy(codes(text).astype(np.int64)))
         if len(text) == READ:
             counted = f" (entropies are those of the first {len(training):,} characters)"
-        _, ids = np.unique(codes(training), return_inverse=True)
+        _, ids = np.unique(training.numpy(), return_inverse=True)
         marks["entropy of characters"] = entropy(ids)
         pairs = entropy(ids[:-1] * (ids.max() + 1) + ids[1:])
         marks["given the one before"] = pairs - entropy(ids[:-1])

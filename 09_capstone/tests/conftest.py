@@ -3,12 +3,10 @@
 import hashlib
 import os
 import random
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +16,6 @@ from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training import reference as training
 from tiny_transformer.training.reference import TrainConfig
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 WORDS = "the cat sat on a mat and saw that it was a good mat to sit on".split()
 
 
@@ -86,17 +83,6 @@ def command(monkeypatch, capsys):
         return exit.value.code, out, err
 
     return run_command
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-    if CHROMIUM is None:
-        pytest.skip("needs the browser Chromium; on Debian: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:
