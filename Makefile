@@ -15,7 +15,7 @@ explore: .venv/learner
 	.venv/bin/tiny-transformer explore
 
 test: .venv/developer
-	.venv/bin/pytest -n auto --dist loadfile
+	.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 learn: .venv/learner
 	.venv/bin/tiny-transformer learn

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from tiny_transformer.capstone.cli import main
 from tiny_transformer.capstone.reference import load_run, train
@@ -32,8 +34,8 @@ def config(tmp_path_factory) -> RunConfig:
     corpus.write_text("".join(letters), encoding="utf-8")
     smoke = PRESETS["smoke"]
     # A higher learning rate multiplies differences of rounding: chaos, not another gradient.
-    recipe = replace(smoke.train, max_steps=100, accumulate=2, max_lr=1e-3)
-    return replace(smoke, corpus=str(corpus), log_every=1, eval_every=50, train=recipe)
+    recipe = replace(smoke.train, max_steps=40, accumulate=2, max_lr=1e-3)
+    return replace(smoke, corpus=str(corpus), log_every=1, eval_every=20, train=recipe)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,7 @@ def process(
 ) -> None:
     """What one of two processes does, of which as many as `here` are on its machine."""
     os.chdir(folder)
+    tqdm.set_lock(RLock())  # one from before the fork would stay locked by a process that is killed
     sys.stdout = sys.stderr = open(printed(folder, rank), "w", encoding="utf-8")
     os.environ.update(
         TORCHELASTIC_RUN_ID="1",
@@ -164,12 +167,12 @@ def test_two_processes_train_as_one_does(config, alone, tmp_path):
 
 def test_a_killed_process_ends_the_run_with_a_checkpoint(config, alone, tmp_path):
     out, command = tmp_path / "run", options(config, tmp_path / "run")
-    (status, printed), _ = signal_one_of_two(30, signal.SIGKILL, command, tmp_path, tmp_path)
+    (status, printed), _ = signal_one_of_two(12, signal.SIGKILL, command, tmp_path, tmp_path)
     assert status != 0
-    assert "process 0 of 2 lost another one after step 29; to go on: torchrun" in printed
+    assert "process 0 of 2 lost another one after step 11; to go on: torchrun" in printed
     assert f"-m tiny_transformer.capstone train --out {out} --resume\n" in printed
     assert "09_capstone" not in printed, "a traceback"
-    assert load_checkpoint(out / "last")["step"] == 29
+    assert load_checkpoint(out / "last")["step"] == 11
     train(config, out, resume=True)
     assert_is_the_run(out, alone)
 
@@ -181,17 +184,17 @@ def test_a_run_goes_on_on_two_machines_of_which_one_has_its_folder(
     for machine in machines:
         machine.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(training, "get_batch", signaled(40, signal.SIGTERM))
+        patch.setattr(training, "get_batch", signaled(16, signal.SIGTERM))
         with pytest.raises(KeyboardInterrupt):
             train(config, out)
     # A signal to one process stops all of them after the same step.
     command = ("train", "--out", "run", "--resume")
-    ended = signal_one_of_two(20, signal.SIGTERM, command, *machines)
+    ended = signal_one_of_two(8, signal.SIGTERM, command, *machines)
     (status, printed), (of_other, other_printed) = ended
     assert status != 0 and of_other != 0
     assert "stopped; to go on: the same torchrun on every machine" in printed
     assert "to go on" not in other_printed and os.listdir(machines[1]) == [".printed-by-1"]
-    assert load_checkpoint(out / "last")["step"] == 60
+    assert load_checkpoint(out / "last")["step"] == 24
     train(config, out, resume=True)
     assert_is_the_run(out, alone)
 
@@ -201,10 +204,10 @@ def test_processes_that_share_the_weights_train_as_one_does_until_one_is_killed(
 ):
     out, config = tmp_path / "run", replace(config, shard=True)
     command = options(config, out)
-    (status, printed), _ = signal_one_of_two(55, signal.SIGKILL, command, tmp_path, tmp_path)
+    (status, printed), _ = signal_one_of_two(23, signal.SIGKILL, command, tmp_path, tmp_path)
     assert status != 0 and "09_capstone" not in printed, "a traceback"
-    assert "after step 54; to go on from the last checkpoint: torchrun" in printed
-    assert load_checkpoint(out / "last")["step"] == 50
+    assert "after step 22; to go on from the last checkpoint: torchrun" in printed
+    assert load_checkpoint(out / "last")["step"] == 20
     train(config, out, resume=True)
     assert_is_the_run(out, alone)
 

@@ -282,12 +282,16 @@ def test_a_key_is_there_without_enter_and_the_terminal_is_left_as_it_was(monkeyp
     os.close(ours)
 
 
+def has_size(monkeypatch: pytest.MonkeyPatch, columns: int, lines: int) -> None:
+    size = os.terminal_size((columns, lines))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: size)  # pytest's reports ask too
+
+
 class TestScreen:
     @pytest.mark.parametrize("columns, lines", [(80, 24), (60, 24), (60, 16)])
     @pytest.mark.parametrize("name", NAMES)
     def test_everything_fits(self, course, capsys, monkeypatch, name, columns, lines):
-        size = os.terminal_size((columns, lines))
-        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: size)
+        has_size(monkeypatch, columns, lines)
         course.write("stable_softmax")
         course.tested("stable_softmax")
         lesson = course.lesson(interactive=True)
@@ -303,7 +307,7 @@ class TestScreen:
             assert max(map(len, screen.splitlines())) <= columns, screen
 
     def test_what_is_longer_is_turned_like_pages(self, course, capsys, monkeypatch):
-        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+        has_size(monkeypatch, 80, 24)
         lesson = course.lesson(interactive=True)
         lesson.answer = Answer(traceback=[*map(str, range(60))])
         seen = ""
