@@ -56,7 +56,7 @@ class Door:
 
 def outcome(trial: Callable[[Any, bool], Any], part: Any, use: bool) -> Any:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return trial(part, use)
 
 
@@ -89,7 +89,7 @@ def build_with(config: ModelConfig, build_model: Any, use: bool) -> list[str]:
 
 
 def with_fixed_weights(module: nn.Module) -> nn.Module:
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     for _, parameter in sorted(module.named_parameters()):
         nn.init.normal_(parameter, std=0.5)
     return module.eval()
