@@ -19,6 +19,8 @@ class Muon(AdamW):
     # PyTorch's own, without a wrapper that imports its compiler: that would take a second.
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     def update(self, group: dict) -> None:
         if "momentum" not in group:

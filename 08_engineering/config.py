@@ -20,7 +20,7 @@ class RunConfig:
     seed: int = 1  # of every random state
     corpus: str | None = None  # a UTF-8 text file; None is tiny Shakespeare
     device: str = "auto"  # auto, cpu, cuda or mps
-    bf16: bool | None = None  # bfloat16 where safe; None: on a GPU that has it
+    bf16: bool | None = None  # bfloat16 where safe; None: where that is fast (speed.py)
     fp16: bool | None = None  # float16 where safe; None: on a GPU that has this but no bfloat16
     compile: bool | None = None  # torch.compile the training step; None: on a GPU that can
     matmul_precision: Literal["highest", "high", "medium"] = "highest"  # see `speed.py`

@@ -589,6 +589,20 @@ class TestChooseArithmetic:
         use = choose_arithmetic(RunConfig(bf16=True), self.CPU)
         assert use.bf16 and use.chosen.endswith(said) and bool(use.chosen) is not has_it
 
+    @pytest.mark.parametrize("has_it", [True, False])
+    @pytest.mark.parametrize("has_tiles", [True, False])
+    def test_a_cpu_computes_in_bfloat16_where_its_products_may_and_that_is_faster(
+        self, monkeypatch, has_it, has_tiles
+    ):
+        what = "tiny_transformer.engineering.speed.multiplies_bfloat16"
+        monkeypatch.setattr(what, lambda: has_it)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
+        use = choose_arithmetic(RunConfig(matmul_precision="medium"), self.CPU)
+        assert use.bf16 is (has_it and not has_tiles)
+        assert use.bf16 is ("otherwise: --bf16 False" in use.chosen)
+        config = RunConfig(matmul_precision="medium", bf16=False)
+        assert choose_arithmetic(config, self.CPU) == Arithmetic(False, False, False)
+
     @pytest.mark.parametrize("device", [CPU, CUDA])
     def test_a_run_that_must_be_compiled_and_cannot_is_an_error_that_says_why(self, card, device):
         card((8, 0), "there is no compiler")
