@@ -121,6 +121,7 @@ READY = """async () => {
   for (const details of document.querySelectorAll("details:not(.live)")) details.open = true;
   for (const image of document.images) await image.decode().catch(() => {});
   await document.fonts.ready;
+  await Promise.all(document.getAnimations().map((one) => one.finished));  // details fade in
 }"""
 FAULTS = r"""() => {
   const faults = [];

@@ -45,7 +45,7 @@ class RunConfig:
             raise ValueError("fp16 is True, and so is bf16; one of them must be left out")
 
 
-# The width and depth of `cpu` by a newer recipe: seconds, on a CPU that has bfloat16.
+# The width and depth of `cpu` by a newer recipe: seconds.
 FAST = RunConfig(
     device="cpu",
     matmul_precision="medium",
@@ -77,8 +77,8 @@ FAST = RunConfig(
 ABOUT = {  # the presets, in the order in which they grow
     "smoke": "seconds: to see every part move",
     "cpu": "two minutes on two laptop cores",
-    "fast": "10 to 20 seconds of a newer recipe, where the CPU has bfloat16",
-    "minute": "about a minute of that, with twice the context",
+    "fast": "10 to 20 seconds of a newer recipe",
+    "minute": "a minute or one and a half of that, with twice the context",
     "small": "half an hour on one core with bfloat16, and a C++ compiler",
     "gpu": "the published baby GPT, 10.6 million parameters: for a GPU",
 }

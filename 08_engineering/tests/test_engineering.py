@@ -6,6 +6,7 @@ the hook raises at the first change, in the next run at the second, and so on to
 
 import copy
 import errno
+import gc
 import hashlib
 import itertools
 import json
@@ -627,18 +628,21 @@ def test_processes_that_average_their_gradients_can_train_in_float16():
     config = ModelConfig(vocab_size=5, max_len=8, d_model=8, n_layers=1, n_heads=2, d_ff=16)
     torch.manual_seed(0)
     alone, batch = TinyTransformerLM(config), torch.randint(5, (2, 4, 8))
-    together, ends = copy.deepcopy(alone), []
+    together = copy.deepcopy(alone)
+
+    def end(model: nn.Module) -> torch.Tensor:
+        scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD(model.parameters(), 0.1)
+        train_step(model, optimizer, *batch, 1.0, 2, scaler=scaler)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    ends = [end(alone)]
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )
-    try:
-        for model in (alone, Parallel(together, accumulate=2, group=None)):
-            scaler = torch.amp.GradScaler("cpu")
-            train_step(
-                model, torch.optim.SGD(model.parameters(), 0.1), *batch, 1.0, 2, scaler=scaler
-            )
-            ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    try:  # `Parallel` must be gone before its group is: it would wait for threads that wait for it
+        ends.append(end(Parallel(together, accumulate=2, group=None)))
     finally:
+        gc.collect()  # as in `joined`
         torch.distributed.destroy_process_group()
     torch.testing.assert_close(*ends)
 
