@@ -24,7 +24,7 @@ OPEN = """async path => {
     shown.style.cssText = "width: 358px; padding: 0; overflow-wrap: break-word";
     shown.querySelectorAll("details").forEach(folded => folded.open = true);
 }"""
-CLOSE = "jupyterapp.commands.execute('application:close-all')"
+COUNT = "selector => shown.querySelectorAll(selector).length"
 PROSE = """() => {
     const copy = shown.cloneNode(true);
     copy.querySelectorAll("pre, code, mjx-container").forEach(element => element.remove());
@@ -85,18 +85,17 @@ def lab(browser, server) -> Any:
 
 
 @pytest.fixture(scope="module", params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def page(request, lab) -> Iterator[Path]:
+def page(request, lab) -> Path:
     """The page that the tab shows, as `window.shown`."""
     lab.evaluate(OPEN, request.param.relative_to(ROOT).as_posix())
-    yield request.param
-    lab.evaluate(CLOSE)
+    return request.param
 
 
 def test_formulas_and_diagrams_are_drawn(lab, page):
     text = page.read_text(encoding="utf-8")
     assert not re.findall(r"\$\$|\\[a-z]+", lab.evaluate(PROSE))
-    assert not lab.locator("mjx-merror, [mathcolor=red]").count()
-    assert lab.locator("mjx-container[display=true]").count() == text.count("\n$$\n") / 2
+    assert not lab.evaluate(COUNT, "mjx-merror, [mathcolor=red]")
+    assert lab.evaluate(COUNT, "mjx-container[display=true]") == text.count("\n$$\n") / 2
     assert len(lab.evaluate(DIAGRAM_WIDTHS)) == text.count("```mermaid")
 
 
