@@ -14,7 +14,7 @@ from threading import RLock
 
 import pytest
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tiny_transformer.capstone.cli import main
 from tiny_transformer.capstone.reference import load_run, train
