@@ -90,7 +90,7 @@ def test_goes_on_from_its_saved_state():
     assert weights(model).equal(end)
 
 
-def test_it_steps_without_importing_pytorch_s_compiler(monkeypatch):
+def test_it_steps_and_is_saved_without_importing_pytorch_s_compiler(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[:2] == ["torch", "_dynamo"]]:
         monkeypatch.delitem(sys.modules, name)
     torch.manual_seed(0)

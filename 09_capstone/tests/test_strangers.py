@@ -149,7 +149,7 @@ def forge(folder: Path, files: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("run", ["adamw", "muon"], indirect=True)
 def test_no_forged_checkpoint_gives_more_than_a_sentence(run, copy, monkeypatch):
     """Sums recomputed: only the content can give it away, or it is as good as any other."""
-    session, chance = session_of(run), random.Random(run.parent.name)
+    session, chance = session_of(run), random.Random(0)
     stepped = expected.after_a_step(session.model, session.optimizer)  # once instead of each time
     monkeypatch.setattr(expected, "after_a_step", lambda *_: stepped)
     files = {name: (run / "last" / name).read_bytes() for name in FILES[1:]}
@@ -166,7 +166,7 @@ def test_no_forged_checkpoint_gives_more_than_a_sentence(run, copy, monkeypatch)
             told = str(error)
             assert "\n" not in told and str(forged) in told and len(told) < 500, (number, told)
             refused += 1
-    assert refused > 350
+    assert refused > 400
 
 
 @pytest.mark.parametrize(
