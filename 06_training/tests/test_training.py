@@ -1160,22 +1160,6 @@ class TestTheReferenceStep:
         torch.testing.assert_close(losses[0], losses[1])
         torch.testing.assert_close(weights(models[0]), weights(models[1]))
 
-    def test_a_compiled_model_trains_like_the_eager_one(self):
-        model, ends = small_model(), []
-        for compiled in (False, True):
-            trained = copy.deepcopy(model)
-            steps = training_steps(
-                torch.compile(trained, backend="aot_eager") if compiled else trained,
-                make_optimizer(trained, BRIEF),
-                TOKENS,
-                dataclasses.replace(BRIEF, max_steps=3),
-                torch.Generator().manual_seed(0),
-            )
-            for _ in steps:
-                evaluate(trained, TOKENS[:20])  # between steps, as the capstone does
-            ends.append(weights(trained))
-        torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
-
 
 def begin():
     """A model with dropout, its optimizer, and the generator of its batches."""

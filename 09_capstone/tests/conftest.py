@@ -1,6 +1,8 @@
 """What the tests of runs and of the command line share."""
 
+import functools
 import hashlib
+import inspect
 import os
 import random
 import sys
@@ -16,6 +18,7 @@ from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training import reference as training
 from tiny_transformer.training.reference import TrainConfig
 
+SOURCES = functools.cache(inspect.getsource)
 WORDS = "the cat sat on a mat and saw that it was a good mat to sit on".split()
 
 
@@ -96,10 +99,10 @@ def short_reports(monkeypatch, request):
 
     A run that several tests share is made before this, and so has a whole report.
     """
-    monkeypatch.setattr(report, "SPOKEN", 20)
+    monkeypatch.setattr(report, "SPOKEN", 5)
+    monkeypatch.setattr(inspect, "getsource", SOURCES)  # of all settings, parsed by each command
     monkeypatch.setattr(report, "draw_losses", lambda _, out, __: touch(out, picture.GROUNDS))
     if request.node.get_closest_marker("exercise"):  # what a learner prints shall be found
-        monkeypatch.setattr(report, "SPOKEN", 5)
         monkeypatch.setattr(report, "print", lambda *_, **__: None, raising=False)
         monkeypatch.setattr(report.tqdm, "write", lambda *_, **__: None)
         monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and against power cuts only

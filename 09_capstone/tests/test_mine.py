@@ -118,8 +118,8 @@ def config(corpus):
 def shrunk(preset: str, corpus: str):
     """A preset with all its switches, for seconds on a CPU; not compiled, which takes longer."""
     small = {"max_len": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
-    steps = {"max_steps": 6, "warmup_steps": 2, "batch_size": 4 * PRESETS[preset].train.accumulate}
-    settings = {"device": "cpu", "compile": False, "corpus": corpus, "eval_every": 3, "mine": True}
+    steps = {"max_steps": 4, "warmup_steps": 2, "batch_size": 4 * PRESETS[preset].train.accumulate}
+    settings = {"device": "cpu", "compile": False, "corpus": corpus, "eval_every": 2, "mine": True}
     return override(PRESETS[preset], {**settings, "model": small, "train": steps})
 
 
@@ -152,7 +152,7 @@ def sampled(run: Path, use_cache: bool) -> torch.Tensor:
     """Past the context, where the window moves on."""
     model, _ = reference.load_run(run)
     prompt = torch.zeros(2, 3, dtype=torch.long)
-    return sampling.generate(model, prompt, 40, temperature=0, use_cache=use_cache)
+    return sampling.generate(model, prompt, 24, temperature=0, use_cache=use_cache)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
