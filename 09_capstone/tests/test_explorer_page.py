@@ -156,8 +156,8 @@ class TestTheText:
             for _ in range(7):
                 page.keyboard.press("ArrowLeft")
         shows("#count", "^4 of 20$")
-        assert "But␣" in shows("#next-note", "the text goes on with")
-        assert "But␣" in shows("#depth-note", "the text goes on with")
+        shows("#next-note", "But␣.*the text goes on with")
+        shows("#depth-note", "But␣.*the text goes on with")
         assert page.get_attribute("#surprise", "aria-activedescendant") == "surprise-3"
 
     @BOTH
