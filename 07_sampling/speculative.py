@@ -1,6 +1,6 @@
 """Speculative decoding: guess several tokens, check them in one pass, keep those that are right.
 
-Reading the weights is most of what a pass costs, and a pass over six tokens reads them as often as
+Reading the weights is most of what a pass costs, and a pass over four tokens reads them as often as
 a pass over one. Shapes: T positions; there is one text here, not a batch.
 """
 
@@ -18,7 +18,7 @@ from tiny_transformer.sampling.reference import (
 )
 from tiny_transformer.tiny_lm.reference import in_evaluation
 
-GUESSES = 6  # in a pass; the seventh in a row is seldom right
+GUESSES = 3  # in a pass; the fourth in a row is seldom right, and costs as much as the others
 
 
 @torch.no_grad()

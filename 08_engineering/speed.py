@@ -131,33 +131,52 @@ def freed_memory_kept(largest: int = 2**25) -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-def packed(model: nn.Module) -> nn.Module:
-    """A copy of a float32 model on the CPU, for inference: up to rounding the same, and faster.
+LARGE = 4_000_000  # weights; fewer stay in a CPU's caches, and plain layers are the faster
 
-    Its linear layers are `PackedLinear` where PyTorch was built with oneDNN and the CPU has
-    AVX-512; on others plain ones can be the faster. That does not change from call to call, as
-    a measurement would: the same seed gives the same text.
+
+def pays_to_pack(model: nn.Module) -> bool:
+    """Whether `packed` makes it faster: a large model, on a CPU that multiplies float16 weights.
+
+    That is decided by sizes and instructions (AVX2), not by a measurement, which would change from
+    call to call: the same seed gives the same text.
     """
+    weights = sum(part.weight.numel() for part in model.modules() if type(part) is nn.Linear)
+    return multiplies_float16() and weights >= LARGE
+
+
+def multiplies_float16() -> bool:
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def packed(model: nn.Module) -> nn.Module:
+    """A copy of a float32 model on the CPU, for inference, with `PackedLinear` for linear layers.
+
+    Raises:
+        ValueError: if this CPU has no instructions for it.
+    """
+    if not multiplies_float16():
+        raise ValueError("fp16 is True, but this CPU does not multiply by weights in float16")
     model = deepcopy(model)
-    if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512":
-        for module in list(model.modules()):
-            for name, child in module.named_children():
-                if type(child) is nn.Linear:
-                    setattr(module, name, PackedLinear(child))
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Linear:
+                setattr(module, name, PackedLinear(child))
     return model
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight lies in the order in which oneDNN multiplies it.
+    """A linear layer whose weight is in float16, in the order in which FBGEMM multiplies it.
 
-    A plain one goes to MKL, which uses one core where there is one row. torch.compile makes the
-    same exchange when it freezes a model; PyTorch has no public function for it.
+    One token takes each weight once, so its time is that of reading them, and there are half the
+    bytes. Products and sums are float32's: all that is rounded is the weight, to 11 bits. What a
+    row gives does not depend on the rows beside it. PyTorch has no public function for it.
     """
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
-        self.bias = linear.bias
+        weight, bias = linear.weight.detach(), linear.bias
+        bias = None if bias is None else bias.detach()
+        self.weight = torch.ops.quantized.linear_prepack_fp16(weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.weight)

@@ -31,7 +31,7 @@ from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config,
 from tiny_transformer.engineering.memory import check_fits, check_training_fits
 from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.reference import replace_file
-from tiny_transformer.engineering.speed import packed
+from tiny_transformer.engineering.speed import packed, pays_to_pack
 from tiny_transformer.sampling.reference import generate
 from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
 from tiny_transformer.setup.device import choose_device
@@ -165,11 +165,15 @@ class Sample:
     seed: int = 1
     draft: bool = False
     """Guess ahead by the corpus of the run: the same text, in half the time if it is long."""
+    fp16: bool | None = None
+    """Weights in float16. By default those of a large model, where this CPU reads them sooner."""
     mine: bool = False
     """Build the model from your exercises, where they are started, and sample with them."""
 
     def __post_init__(self):
         check_text(self.tokens, 1, self.seed)
+        if self.fp16 and self.mine:
+            raise ValueError("fp16 is True, but --mine has your own layers, which keep float32")
         check_number("--temperature", self.temperature, least=0)
         if self.top_k is not None:
             check_number("--top-k", self.top_k, least=1)
@@ -192,7 +196,8 @@ class Sample:
         if beginning is None:
             beginning = beginnings(run, tokenizer)[0]
         prompt = torch.tensor([encoded("--prompt", beginning, tokenizer)])
-        if not self.mine:  # packed weights would be in the way of code that looks at them
+        pays = self.fp16 is None and not self.mine and pays_to_pack(model)
+        if self.fp16 or pays:
             model = packed(model)
         generator = torch.Generator().manual_seed(self.seed)
         choice = self.temperature, self.top_k, self.top_p, generator
@@ -213,6 +218,11 @@ class Sample:
 
         if voice:
             print(f"run: {visible(str(run))}", file=sys.stderr)
+            if pays:
+                print(
+                    "weights in float16, which this CPU reads sooner; otherwise: --fp16 False",
+                    file=sys.stderr,
+                )
             voice.expect(characters_of(tokenizer))
         say(prompt[0])
         if draft:

@@ -18,7 +18,9 @@ from tiny_transformer.engineering.speed import (
     choose_arithmetic,
     deterministic,
     matmul_precision,
+    multiplies_float16,
     packed,
+    pays_to_pack,
 )
 from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
@@ -263,35 +265,52 @@ print(psutil.Process().memory_info().rss)
     assert afterwards < held - 20 * 2**20
 
 
+needs_instructions = pytest.mark.skipif(
+    not multiplies_float16(), reason="a CPU that does not multiply by weights in float16"
+)
+
+
 class TestPacked:
-    @pytest.fixture(autouse=True)
-    def wide_registers(self, monkeypatch):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-
-    @pytest.mark.parametrize("capability", ["AVX2", "DEFAULT", "NEON", "SVE256"])
-    def test_a_cpu_whose_plain_layers_may_be_faster_keeps_them(self, monkeypatch, capability):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-        model = TinyTransformerLM(ModelConfig())
-        copy, tokens = packed(model), torch.randint(65, (1, 20))
-        assert not any(isinstance(module, PackedLinear) for module in copy.modules())
-        assert copy is not model and copy(tokens).equal(model(tokens))
-
+    @needs_instructions
     @pytest.mark.parametrize("tie_weights", [True, False])
     @pytest.mark.parametrize("bias", [True, False])
-    def test_the_logits_are_the_same_up_to_rounding(self, tie_weights, bias):
+    def test_the_logits_are_those_of_weights_rounded_to_float16(self, tie_weights, bias):
         torch.manual_seed(0)
-        model = build(ModelConfig(tie_weights=tie_weights, bias=bias))
+        model = build(ModelConfig(tie_weights=tie_weights, bias=bias, n_layers=2))
         tokens = torch.randint(65, (3, 20))
         copy = packed(model)
+        assert not any(isinstance(module, nn.Linear) for module in copy.modules())
         with torch.no_grad():
+            table = model.embedding.token.weight.clone()
+            for module in model.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.copy_(module.weight.half())
+            model.embedding.token.weight = nn.Parameter(table)  # the table of tokens stays exact
             torch.testing.assert_close(copy(tokens), model(tokens), rtol=0, atol=1e-5)
             model.head.weight.zero_()
             assert copy(tokens).abs().max() > 0.1  # a copy, not a view
 
-    def test_every_linear_layer_is_packed(self):
-        model = packed(TinyTransformerLM(ModelConfig()))
-        assert not any(isinstance(module, nn.Linear) for module in model.modules())
-        assert sum(isinstance(module, PackedLinear) for module in model.modules()) == 4 * 6 + 1
+    @needs_instructions
+    def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it(self):
+        layer = PackedLinear(nn.Linear(384, 65))
+        rows = torch.randn(33, 384)
+        together, alone = layer(rows), torch.cat([layer(row[None]) for row in rows])
+        assert together.equal(alone) and layer(rows[:7]).equal(alone[:7])
+
+    @needs_instructions
+    @pytest.mark.parametrize("d_model, pays", [(256, False), (384, True)])
+    def test_it_pays_for_a_large_model(self, d_model, pays):
+        with torch.device("meta"):
+            model = TinyTransformerLM(ModelConfig(d_model=d_model, d_ff=4 * d_model, n_layers=4))
+        assert pays_to_pack(model) is pays
+
+    def test_a_cpu_that_cannot_keeps_plain_layers_and_is_named(self, monkeypatch):
+        what = "tiny_transformer.engineering.speed.multiplies_float16"
+        monkeypatch.setattr(what, lambda: False)
+        with torch.device("meta"):
+            assert not pays_to_pack(TinyTransformerLM(ModelConfig(d_model=1024)))
+        with pytest.raises(ValueError, match="fp16 is True, but this CPU does not"):
+            packed(TinyTransformerLM(ModelConfig()))
 
 
 class TestProcesses:

@@ -20,6 +20,7 @@ from tiny_transformer.capstone.reference import load_run, train
 from tiny_transformer.capstone.session import Session, claim_folder
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data import encoded
+from tiny_transformer.engineering import speed
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.engineering.speed import Arithmetic, choose_arithmetic
@@ -532,6 +533,21 @@ class TestCommandLine:
     def test_a_draft_changes_nothing_but_the_time(self, command, run):
         args = ("sample", "--run", run, "--prompt", "a", "--tokens", 90)
         assert command(*args, "--draft") == command(*args)
+
+    @pytest.mark.skipif(not speed.multiplies_float16(), reason="a CPU without instructions for it")
+    def test_weights_of_a_large_model_are_in_float16_and_one_line_says_so(
+        self, command, run, monkeypatch
+    ):
+        args = ("sample", "--run", run, "--prompt", "a", "--tokens", 40)
+        line = "weights in float16, which this CPU reads sooner; otherwise: --fp16 False\n"
+        exact, forced = command(*args), command(*args, "--fp16", "True")
+        assert line not in exact[2] + forced[2]
+        monkeypatch.setattr(speed, "LARGE", 1)
+        chosen = command(*args)
+        assert chosen == (*forced[:2], forced[2] + line)
+        assert command(*args, "--draft") == chosen
+        assert command(*args, "--fp16", "False") == exact
+        assert command(*args, "--fp16", "True", "--mine")[2].endswith("which keep float32")
 
     def test_the_gallery_is_a_page(self, command, run):
         status, printed, _ = command("gallery", "--run", run, "--prompts", "the", "--tokens", 4)
