@@ -164,7 +164,7 @@ class Sample:
     """Choose among the likeliest tokens that together have this probability."""
     seed: int = 1
     draft: bool = False
-    """Guess ahead by the corpus of the run: the same text, in half the time if it is long."""
+    """Guess ahead by the corpus of the run: the same text, sooner if it is long."""
     fp16: bool | None = None
     """Weights in float16. By default those of a large model, where this CPU reads them sooner."""
     mine: bool = False
