@@ -131,7 +131,7 @@ def freed_memory_kept(largest: int = 2**25) -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-LARGE = 4_000_000  # weights; fewer stay in a CPU's caches, and plain layers are the faster
+LARGE = 2_500_000  # weights; fewer lie in a CPU's caches, and the rounding would gain little
 
 
 def pays_to_pack(model: nn.Module) -> bool:
@@ -140,22 +140,32 @@ def pays_to_pack(model: nn.Module) -> bool:
     That is decided by sizes and instructions (AVX2), not by a measurement, which would change from
     call to call: the same seed gives the same text.
     """
-    weights = sum(part.weight.numel() for part in model.modules() if type(part) is nn.Linear)
-    return multiplies_float16() and weights >= LARGE
+    weights = [part.weight for part in model.modules() if type(part) is nn.Linear]
+    large = sum(weight.numel() for weight in weights) >= LARGE
+    return multiplies_float16() and large and all(map(fits_float16, weights))
 
 
 def multiplies_float16() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
+def fits_float16(weight: Tensor) -> bool:
+    """Whether rounding leaves the 11 bits of its largest: nothing from 65,520 on, nor all tiny."""
+    error = (weight.half().float() - weight).abs().max()
+    return bool(error <= weight.abs().max() / 2**11)
+
+
 def packed(model: nn.Module) -> nn.Module:
     """A copy of a float32 model on the CPU, for inference, with `PackedLinear` for linear layers.
 
     Raises:
-        ValueError: if this CPU has no instructions for it.
+        ValueError: if this CPU has no instructions for it, or float16 no place for a weight.
     """
     if not multiplies_float16():
         raise ValueError("fp16 is True, but this CPU does not multiply by weights in float16")
+    for name, part in model.named_modules():
+        if type(part) is nn.Linear and not fits_float16(part.weight):
+            raise ValueError(f"fp16 is True, but float16 cannot hold the weights of {name}")
     model = deepcopy(model)
     for module in list(model.modules()):
         for name, child in module.named_children():

@@ -173,7 +173,7 @@ class Sample:
     def __post_init__(self):
         check_text(self.tokens, 1, self.seed)
         if self.fp16 and self.mine:
-            raise ValueError("fp16 is True, but --mine has your own layers, which keep float32")
+            raise ValueError("fp16 is True, but --mine has layers of yours: leave one of them out")
         check_number("--temperature", self.temperature, least=0)
         if self.top_k is not None:
             check_number("--top-k", self.top_k, least=1)

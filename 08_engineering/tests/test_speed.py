@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tiny_transformer.engineering import speed
 from tiny_transformer.engineering.config import RunConfig
 from tiny_transformer.engineering.processes import Parallel, Processes, joined
 from tiny_transformer.engineering.speed import (
@@ -298,17 +300,27 @@ class TestPacked:
         assert together.equal(alone) and layer(rows[:7]).equal(alone[:7])
 
     @needs_instructions
-    @pytest.mark.parametrize("d_model, pays", [(256, False), (384, True)])
+    @pytest.mark.parametrize("d_model, pays", [(192, False), (256, True)])
     def test_it_pays_for_a_large_model(self, d_model, pays):
-        with torch.device("meta"):
-            model = TinyTransformerLM(ModelConfig(d_model=d_model, d_ff=4 * d_model, n_layers=4))
+        model = TinyTransformerLM(ModelConfig(d_model=d_model, d_ff=4 * d_model, n_layers=4))
         assert pays_to_pack(model) is pays
+
+    @needs_instructions
+    @pytest.mark.parametrize("scale", [2.0**20, 2.0**-20, math.inf, math.nan])
+    def test_weights_that_float16_cannot_hold_stay_and_are_named(self, monkeypatch, scale):
+        monkeypatch.setattr(speed, "LARGE", 1)
+        model = TinyTransformerLM(ModelConfig())
+        assert pays_to_pack(model)
+        model.blocks[1].attention.v_proj.weight.data *= scale
+        assert not pays_to_pack(model)
+        with pytest.raises(ValueError, match=r"cannot hold the weights of blocks.1.*v_proj$"):
+            packed(model)
 
     def test_a_cpu_that_cannot_keeps_plain_layers_and_is_named(self, monkeypatch):
         what = "tiny_transformer.engineering.speed.multiplies_float16"
         monkeypatch.setattr(what, lambda: False)
-        with torch.device("meta"):
-            assert not pays_to_pack(TinyTransformerLM(ModelConfig(d_model=1024)))
+        monkeypatch.setattr(speed, "LARGE", 1)
+        assert not pays_to_pack(TinyTransformerLM(ModelConfig()))
         with pytest.raises(ValueError, match="fp16 is True, but this CPU does not"):
             packed(TinyTransformerLM(ModelConfig()))
 

@@ -547,7 +547,7 @@ class TestCommandLine:
         assert chosen == (*forced[:2], forced[2] + line)
         assert command(*args, "--draft") == chosen
         assert command(*args, "--fp16", "False") == exact
-        assert command(*args, "--fp16", "True", "--mine")[2].endswith("which keep float32")
+        assert command(*args, "--fp16", "True", "--mine")[2].endswith("leave one of them out")
 
     def test_the_gallery_is_a_page(self, command, run):
         status, printed, _ = command("gallery", "--run", run, "--prompts", "the", "--tokens", 4)
