@@ -115,6 +115,11 @@ def multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
+def multiplies_float16() -> bool:
+    """Whether PyTorch has products of float32 and float16 weights for this CPU: from AVX2 on."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
 def seed_everything(seed: int) -> None:
     """Set every random state a run draws from: Python's, NumPy's, and PyTorch's on all devices."""
     check_number("seed", seed, least=0, most=LARGEST_SEED, whole=True)

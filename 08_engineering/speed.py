@@ -16,6 +16,7 @@ from tiny_transformer.setup.device import (
     compile_obstacle,
     half_precision,
     multiplies_bfloat16,
+    multiplies_float16,
     sm_version,
 )
 
@@ -143,10 +144,6 @@ def pays_to_pack(model: nn.Module) -> bool:
     weights = [part.weight for part in model.modules() if type(part) is nn.Linear]
     large = sum(weight.numel() for weight in weights) >= LARGE
     return multiplies_float16() and large and all(map(fits_float16, weights))
-
-
-def multiplies_float16() -> bool:
-    return "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def fits_float16(weight: Tensor) -> bool:

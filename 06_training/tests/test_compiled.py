@@ -12,7 +12,7 @@ from tiny_transformer.training.reference import (
     training_steps,
 )
 
-SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=1, n_heads=2, d_ff=32)
+SMALL = ModelConfig(vocab_size=11, max_len=8, d_model=16, n_layers=2, n_heads=2, d_ff=32)
 BRIEF = TrainConfig(batch_size=4, max_steps=3, warmup_steps=2, max_lr=1e-2, min_lr=1e-3)
 
 

@@ -20,10 +20,10 @@ from tiny_transformer.engineering.speed import (
     choose_arithmetic,
     deterministic,
     matmul_precision,
-    multiplies_float16,
     packed,
     pays_to_pack,
 )
+from tiny_transformer.setup.device import multiplies_float16
 from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import train_step

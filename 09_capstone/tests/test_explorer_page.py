@@ -72,8 +72,8 @@ def tab(browser, file) -> tuple[Any, list[str], list]:
     page.wait_for_selector(READY)
     place = page.get_attribute("#surprise", "aria-activedescendant")
     head = page.get_attribute("#heads [aria-checked=true]", "aria-label")
-    chosen = [f"#{place}", f"#heads [aria-label='{head}']"]
-    return page, wrong, [page.evaluate(SHOWN), chosen]
+    moved = [f"#{place}[aria-selected=false]", f"#heads [aria-label='{head}'][aria-checked=false]"]
+    return page, wrong, [page.evaluate(SHOWN), moved]
 
 
 def as_always(page: Any) -> None:
@@ -552,13 +552,12 @@ def anchors_of(path: str) -> set[str | None]:
     return {token.attrs.get("id") for token in tokens}
 
 
-PANELS = "[...document.querySelectorAll('section:not(#panel-cache)')]"
-SHOWN = f"{PANELS}.map((panel) => panel.innerText).join()"
+SHOWN = """[...document.querySelectorAll("section:not(#panel-cache)")]
+    .map((panel) => panel.innerText).join()"""
 
 # Puts everything back by the page's own controls, which takes less than to open it again, and says
 # whether it then looks as it opened. What the drawn characters cost stays.
-BACK_TO = """async ([opened, chosen]) => {
-    const isChosen = (node) => [node.ariaChecked, node.ariaSelected].includes("true");
+BACK_TO = """async ([opened, moved]) => {
     const tell = (id, value) => {
         const node = document.getElementById(id);
         node.value = value;
@@ -575,9 +574,7 @@ BACK_TO = """async ([opened, chosen]) => {
     tell("text", JSON.parse(document.querySelector("#data").textContent).examples[0]);
     for (let i = 0; i < 20; i++) {
         await new Promise((resolve) => setTimeout(resolve, 5));
-        for (const node of chosen.map((which) => document.querySelector(which))) {
-            if (node && !isChosen(node)) node.click();
-        }
+        for (const choice of moved) document.querySelector(choice)?.click();
         if (SHOWN === opened) return true;
     }
     return false;

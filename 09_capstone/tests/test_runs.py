@@ -24,6 +24,7 @@ from tiny_transformer.engineering import speed
 from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.engineering.speed import Arithmetic, choose_arithmetic
+from tiny_transformer.setup.device import multiplies_float16
 from tiny_transformer.training import reference as training
 from tiny_transformer.training.reference import (
     TrainConfig,
@@ -534,7 +535,7 @@ class TestCommandLine:
         args = ("sample", "--run", run, "--prompt", "a", "--tokens", 90)
         assert command(*args, "--draft") == command(*args)
 
-    @pytest.mark.skipif(not speed.multiplies_float16(), reason="a CPU without instructions for it")
+    @pytest.mark.skipif(not multiplies_float16(), reason="a CPU without instructions for it")
     def test_weights_of_a_large_model_are_in_float16_and_one_line_says_so(
         self, command, run, monkeypatch
     ):
