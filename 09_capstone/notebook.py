@@ -5,7 +5,7 @@
 #
 # Open this beside [theory.md](theory.md). It runs on Colab, on a GPU of your own, or on a CPU, and
 # trains the preset that suits the machine: two minutes on two laptop cores. As it is stored here it
-# was run with the preset `fast`, which takes 10 to 20 seconds.
+# was run with the preset `fast`, which takes about ten seconds.
 
 # %%
 import importlib
