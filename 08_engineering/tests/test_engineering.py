@@ -96,16 +96,10 @@ class Killer:
 
 
 @pytest.fixture(scope="session")
-def hook() -> Killer:
+def killer() -> Killer:
     killer = Killer()
     sys.addaudithook(killer)  # for good: Python cannot take one away again
     return killer
-
-
-@pytest.fixture
-def killer(hook, monkeypatch) -> Killer:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow, and against power cuts only
-    return hook
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -710,7 +704,7 @@ class TestSaveCheckpoint:
                 is_whole(path, state_of(1))
 
     def test_the_disk_has_every_file_before_the_folder_has_its_name(
-        self, impl, hook, monkeypatch, tmp_path
+        self, impl, killer, monkeypatch, tmp_path
     ):
         synced, early, fsync, path = set(), [], os.fsync, tmp_path / "last"
 
@@ -725,7 +719,7 @@ class TestSaveCheckpoint:
                 early.extend(sorted(name for key, name in files.items() if key not in synced))
 
         monkeypatch.setattr(os, "fsync", noted_fsync)
-        monkeypatch.setattr(hook, "watching", renamed)
+        monkeypatch.setattr(killer, "watching", renamed)
         impl.save_checkpoint(path, state_of(1))
         files = [file.stat().st_ino for file in path.iterdir()]
         never = len(set(files) - {number for number, _ in synced})
