@@ -79,7 +79,7 @@ ABOUT = {  # the presets, in the order in which they grow
     "smoke": "seconds: to see every part move",
     "cpu": "two minutes on two laptop cores",
     "fast": "about ten seconds of a newer recipe, with two layers",
-    "minute": "a minute or one and a half, with twice the context",
+    "minute": "a minute or one and a half of a newer recipe, with a context of 128",
     "small": "half an hour on one core with bfloat16, and a C++ compiler",
     "gpu": "the published baby GPT, 10.6 million parameters: for a GPU",
 }

@@ -408,7 +408,8 @@ def read_source(args: list[str]) -> Source:
 def read(kind: Any, **how: Any) -> Any:
     """A command line as tyro reads it. What a dataclass refuses is an error like any other.
 
-    tyro would draw a box around it, in which the option has another name.
+    tyro would draw a box around it, in which the option has another name. Of its own boxes the
+    colors are left out: it finds out whether the output is a terminal, and errors go elsewhere.
     """
     drawn = io.StringIO()
     try:
@@ -419,7 +420,8 @@ def read(kind: Any, **how: Any) -> Any:
         while cause := cause.__context__:
             if isinstance(cause, ValueError) and named_by_option(str(cause)):
                 raise cause from None
-        print(visible(drawn.getvalue()), end="", file=sys.stderr)
+        box = re.sub(r"\x1b\[[\d;]*m", "", drawn.getvalue())
+        print(visible(box), end="", file=sys.stderr)
         raise
 
 

@@ -76,7 +76,8 @@ def to_try(settings: RunConfig, out: Path) -> list[str]:
         f"  tiny-transformer explore --run {shlex.quote(str(out))}",
     ]
     if larger := LARGER.get(preset_of(settings.model) or ""):
-        lines.append(f"  tiny-transformer train --preset {larger}{text}{mine}  ({ABOUT[larger]})")
+        lines.append(f"  tiny-transformer train --preset {larger}{text}{mine}")
+        lines.append(f"    {ABOUT[larger]}")
     return lines
 
 

@@ -347,6 +347,13 @@ class TestWhoeverReadsAlong:
         status_of(monkeypatch, "sample")
         assert capsys.readouterr().out == "a\tb\n\\x1b[2J\\x9b\\u202e\u0434\n"
 
+    def test_a_mistake_is_told_to_a_terminal_as_to_a_file(self, command, monkeypatch):
+        mistake = ("sample", "--tokenz", 3)
+        _, _, told = command(*mistake)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        assert command(*mistake) == (2, "", told) and "--tokenz" in told
+
     def test_joined_letters_stay_joined(self):
         assert (
             visible("\u0645\u06cc\u200c\u0631\u0648\u062f")
