@@ -408,8 +408,8 @@ def read_source(args: list[str]) -> Source:
 def read(kind: Any, **how: Any) -> Any:
     """A command line as tyro reads it. What a dataclass refuses is an error like any other.
 
-    tyro would draw a box around it, in which the option has another name. Of its own boxes the
-    colors are left out: it finds out whether the output is a terminal, and errors go elsewhere.
+    tyro would draw a box around it, in which the option has another name. Its boxes are printed
+    without their colors, which it chooses by looking at the standard output.
     """
     drawn = io.StringIO()
     try:
