@@ -94,7 +94,7 @@ assert answer is None or math.isclose(answer, work, rel_tol=0.1), "6 × paramete
 
 # %%
 out = Path("..", "runs", time.strftime(f"notebook-{preset}-%Y%m%d-%H%M%S"))
-config = replace(config, eval_every=min(config.eval_every, config.train.max_steps // 3))
+config = replace(config, eval_every=min(config.eval_every, math.ceil(config.train.max_steps / 3)))
 best = train(config, out)
 print(f"best validation loss {best:.2f}")
 
