@@ -350,7 +350,7 @@ class TestWhoeverReadsAlong:
     def test_a_mistake_is_told_to_a_terminal_as_to_a_file(self, command, monkeypatch):
         mistake = ("sample", "--tokenz", 3)
         _, _, told = command(*mistake)
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("TERM", "xterm")
         assert command(*mistake) == (2, "", told) and "--tokenz" in told
 
