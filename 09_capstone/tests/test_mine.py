@@ -4,10 +4,10 @@ import ast
 import importlib.util
 import random
 import re
-import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from tiny_transformer.engineering.reference import load_checkpoint, override
 from tiny_transformer.engineering.speed import choose_arithmetic
 from tiny_transformer.sampling import reference as sampling
 from tiny_transformer.setup.grading.progress import folders, graded, read_exercises, remember
+from tiny_transformer.setup.links import lead
 from tiny_transformer.tiny_lm.reference import ModelConfig
 from tiny_transformer.training.reference import TrainConfig
 
@@ -70,17 +71,20 @@ def without_doors(text: str) -> str:
     return ast.unparse(tree)
 
 
+@cache
+def changed(folder: str, change: Callable[[str], str]) -> str:
+    return change((ROOT / folder / "tests" / "solved.py").read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def solve(tmp_path, monkeypatch):
     """Make a copy of the course in which the exercises of some modules are solved."""
 
     def solve_some(solved=ALL, mistakes=None, change=str) -> None:
         for folder in ALL:
-            (tmp_path / folder / "tests").mkdir(parents=True)
-            for test in (ROOT / folder / "tests").glob("test_*.py"):
-                shutil.copy(test, tmp_path / folder / "tests")
-            text = (ROOT / folder / "tests" / "solved.py").read_text(encoding="utf-8")
-            text = change(text) if folder in solved else stubs_of(text)
+            (tmp_path / folder).mkdir()
+            lead(tmp_path / folder / "tests", ROOT / folder / "tests")
+            text = changed(folder, change if folder in solved else stubs_of)
             right, wrong = (mistakes or {}).get(folder, ("", ""))
             assert right in text
             file = tmp_path / folder / "exercises.py"
