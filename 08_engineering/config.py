@@ -183,6 +183,8 @@ def read_config(path: Path, base: RunConfig) -> RunConfig:
         settings = tomlkit.parse(text).unwrap()
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, deep nesting
         raise ValueError(f"{path} is not TOML: {error}") from None
+    if "preset" in settings:
+        raise ValueError(f"{path}: preset is no setting but an option: --preset NAME")
     try:
         return override(base, settings)
     except ValueError as error:

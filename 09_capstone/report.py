@@ -84,6 +84,11 @@ class Reporter(ExitStack):
         self.enter_context(standard_streams(patient=True))
         print(f"run folder: {visible(str(out))}")
         print(f"model: {count_modern_parameters(config.model):,} parameters", flush=True)
+        if session.step == (steps := config.train.max_steps):
+            print(f"all of its {steps:,} steps are done: nothing is left to train", flush=True)
+        elif session.step:
+            told = f"going on after step {session.step:,} of {steps:,}, by its own settings"
+            print(told, flush=True)
         self.bar = self.enter_context(
             tqdm(
                 total=config.train.max_steps,

@@ -48,6 +48,7 @@ SETTINGS = {  # files of settings, and what is said of them
     "caf\u00e9 = 1\n": " is not TOML",
     "device = 'tpu'\n": "--device is 'tpu'",
     "sed = 1\n": "did you mean 'seed'",
+    "preset = 'fast'\n": "preset is no setting but an option: --preset NAME",
 }
 RUNS = {  # settings of a run that its folder should not have, and what is said of them
     "[model]\nn_layers = 0\n": "n_layers is 0; it must be at least 1",

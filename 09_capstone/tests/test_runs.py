@@ -121,9 +121,12 @@ class TestTheRunFolder:
         stopped = capsys.readouterr().err
         assert "step 2/6 |" in stopped and "validation" not in stopped and "None" not in stopped
         train(brief, tmp_path / "run", resume=True)
-        resumed = capsys.readouterr().err
+        out, resumed = capsys.readouterr()
+        assert "going on after step 2 of 6, by its own settings" in out
         assert resumed.lstrip("\r").startswith("step 2/6 |")
         assert re.search(r"step 6/6 \|.*, loss \d\.\d\d, validation \d\.\d\d", resumed)
+        train(brief, tmp_path / "run", resume=True)
+        assert "all of its 6 steps are done: nothing is left" in capsys.readouterr().out
 
     def test_tensorboard_has_its_own_name_its_curves_and_what_the_model_said(self, run):
         from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
