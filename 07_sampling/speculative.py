@@ -1,10 +1,11 @@
 """Speculative decoding: guess several tokens, check them in one pass, keep those that are right.
 
-Reading the weights is most of what a pass costs, and a pass over four tokens reads them as often as
+Reading the weights is most of what a pass costs, and a pass over five tokens reads them as often as
 a pass over one. Shapes: T positions; there is one text here, not a batch.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,11 @@ from tiny_transformer.sampling.reference import (
 )
 from tiny_transformer.tiny_lm.reference import in_evaluation
 
-GUESSES = 3  # in a pass; the fourth in a row is seldom right, and costs as much as the others
+GUESSES = 4  # in a pass; a fifth in a row is seldom right, and costs as much as the others
+LONGEST = 4  # tokens by which the next one is guessed
+TRUST = 8.0  # how often a context must be seen to count as much as the next shorter one
+
+Choose = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -26,7 +31,7 @@ def generate_ahead(
     model: nn.Module,
     tokens: Tensor,
     max_new_tokens: int,
-    draft: Callable[[Tensor, int], Tensor],
+    draft: Callable[[Tensor, int, Choose], Tensor],
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -34,11 +39,15 @@ def generate_ahead(
 ) -> Tensor:
     """`generate` for one prompt: (1, T) -> (1, T + max_new_tokens), the same tokens, sooner.
 
-    `draft(text, n)` guesses at most n tokens after the text, (T,) -> (n,). One pass gives the
-    logits after each of them, and every token is then drawn from its logits as always. As long as
-    what is drawn is what was guessed, the next logits count too. A wrong guess costs time, never
-    text (Leviathan, Kalman and Matias 2023, section 2.3, for a draft that is sure of itself). In 16
-    bits a pass over several tokens may round otherwise than passes over one.
+    `draft(text, n, choose)` guesses at most n tokens after the text, (T,) -> (n,). One pass gives
+    the logits after each of them, and every token is then drawn from its logits as always. As long
+    as what is drawn is what was guessed, the next logits count too. A wrong guess costs time, never
+    text (Leviathan, Kalman and Matias 2023, section 2.3).
+
+    `choose` draws a token from a draft's logits, (vocab_size,) -> (1,), by the dice that will be
+    thrown when its turn comes: two models that nearly agree then nearly always draw the same
+    (Daliri, Musco and Suresh 2024). In 16 bits a pass over several tokens may round otherwise than
+    passes over one.
     """
     if len(tokens) != 1:
         raise ValueError(f"tokens has {len(tokens)} prompts; guessing ahead works on one")
@@ -46,6 +55,13 @@ def generate_ahead(
     check_strategy(temperature, top_k, top_p)
     max_len = model.config.max_len
     end, window = tokens.size(1), -1
+    if generator is None:
+        generator = torch.Generator(tokens.device).manual_seed(torch.randint(2**62, ()).item())
+    foreseen = torch.Generator(tokens.device)
+
+    def choose(logits: Tensor) -> Tensor:
+        return sample(logits.unsqueeze(0), temperature, top_k, top_p, foreseen)
+
     total = end + max_new_tokens
     tokens = torch.cat((tokens, tokens.new_zeros(1, max_new_tokens)), dim=1)
     with in_evaluation(model):
@@ -54,7 +70,9 @@ def generate_ahead(
             if start > window:
                 window, cache = start, KVCache(model.config, 1, tokens.device)
             # Guesses stay inside the window, and one token is always drawn after the last of them.
-            guesses = draft(tokens[0, :end], min(GUESSES, start + max_len - end, total - end - 1))
+            room = min(GUESSES, start + max_len - end, total - end - 1)
+            foreseen.set_state(generator.get_state())
+            guesses = draft(tokens[0, :end], room, choose)
             guessed = end + len(guesses)
             tokens[0, end:guessed] = guesses
             logits = model(tokens[:, start:guessed], cache)[0, end - 1 - guessed :]
@@ -70,38 +88,44 @@ def generate_ahead(
 
 
 class NGramDraft:
-    """Guesses what followed most often in a text (N,): after the last 5 tokens, else 3, else 1.
+    """Guesses by how often each token followed the last 4 in a text (N,), the last 3, 2, 1 and any.
 
+    Of two contexts the longer one counts the more the oftener it was seen (MacKay and Peto 1995).
     Where so many different tokens make a number too large for 64 bits, it looks at fewer of them.
     """
 
-    def __init__(self, text: Tensor):
-        self.base = int(text.max()) + 1
-        self.followers = {}
-        for n in (5, 3, 1):
-            if n >= len(text) or self.base ** (n + 1) > 2**63:
-                continue
-            # n tokens and their follower as one number, whose last digit is the follower.
-            digits = self.base ** torch.arange(n, -1, -1)
-            grams, counts = (text.unfold(0, n + 1, 1) * digits).sum(-1).unique(return_counts=True)
-            grams = grams[counts.argsort()]  # a dict keeps the last of equal keys: the commonest
-            self.followers[n] = dict(
-                zip((grams // self.base).tolist(), (grams % self.base).tolist(), strict=True)
-            )
+    def __init__(self, text: Tensor, vocab_size: int):
+        self.vocab_size = vocab_size
+        self.chances = lru_cache(2**22 // vocab_size)(self.chances)  # 16 MB of them
+        self.seen = []  # n tokens and their follower as one number, and how often that was met
+        numbers = torch.zeros(len(text), dtype=torch.long)
+        for n in range(LONGEST + 1):
+            if vocab_size ** (n + 1) >= 2**63 or n >= len(text):
+                break
+            numbers = numbers[: len(text) - n] * vocab_size + text[n:].cpu()
+            self.seen.append(numbers.unique(return_counts=True))
 
-    def __call__(self, text: Tensor, n: int) -> Tensor:
-        """text (T,) -> at most n guesses; fewer where the text leads to what was never seen."""
-        recent = text[-5:].tolist()
+    def __call__(self, text: Tensor, n: int, choose: Choose) -> Tensor:
+        """text (T,) -> n guesses."""
+        recent = text[-LONGEST:].tolist()
         known = len(recent)
-        while len(recent) < known + n and (follower := self.follower(recent)) is not None:
-            recent.append(follower)
+        for _ in range(n):
+            logits = self.chances(*recent[-LONGEST:]).log().to(text.device)
+            recent.append(choose(logits).item())
         return text.new_tensor(recent[known:])
 
-    def follower(self, recent: list[int]) -> int | None:
-        for n, followers in self.followers.items():
-            key = 0
-            for token in recent[-n:]:
-                key = key * self.base + token
-            if len(recent) >= n and key in followers:
-                return followers[key]
-        return None
+    def chances(self, *recent: int) -> Tensor:
+        """Of each token after these, (vocab_size,)."""
+        even = torch.full((self.vocab_size,), 1 / self.vocab_size)
+        chances = self.chances(*recent[1:]) if recent else even
+        if len(recent) >= len(self.seen):
+            return chances
+        first = 0  # of the numbers that begin with these tokens
+        for token in recent:
+            first = (first + token) * self.vocab_size
+        numbers, counts = self.seen[len(recent)]
+        bounds = torch.tensor([first, first + self.vocab_size])
+        here = slice(*torch.searchsorted(numbers, bounds).tolist())
+        followed = torch.zeros(self.vocab_size)
+        followed[numbers[here] - first] = counts[here].float()
+        return (followed + TRUST * chances) / (followed.sum() + TRUST)

@@ -33,7 +33,7 @@ from tiny_transformer.engineering.processes import Processes, joined
 from tiny_transformer.engineering.reference import replace_file
 from tiny_transformer.engineering.speed import packed, pays_to_pack
 from tiny_transformer.sampling.reference import generate
-from tiny_transformer.sampling.speculative import NGramDraft, generate_ahead
+from tiny_transformer.sampling.speculative import Choose, NGramDraft, generate_ahead
 from tiny_transformer.setup.device import choose_device
 from tiny_transformer.setup.grading.commands import Check, Hint, Learn, Progress, Reset
 from tiny_transformer.setup.limits import LARGEST_SEED, check_number
@@ -43,7 +43,7 @@ from tiny_transformer.training.reference import TrainConfig
 RUNS = Path("runs")
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).with_name("pretrained")
-DRAFT_FROM = 2_000_000  # characters of the corpus: its table takes a hundred times as many bytes
+DRAFT_FROM = 2_000_000  # characters of the corpus, of which each takes 90 bytes to be counted
 LINE = "But, soft! what light through yonder window breaks?"
 PROMPTS = ("ROMEO:", "KING RICHARD III:\n", "To be, or not to be")
 
@@ -203,7 +203,8 @@ class Sample:
         choice = self.temperature, self.top_k, self.top_p, generator
         draft = None
         if self.draft:
-            draft = NGramDraft(torch.tensor(tokenizer.encode(text_of(run, DRAFT_FROM))))
+            known = torch.tensor(tokenizer.encode(text_of(run, DRAFT_FROM)))
+            draft = NGramDraft(known, tokenizer.vocab_size)
         said = 0
 
         def say(tokens: Tensor) -> None:
@@ -212,9 +213,9 @@ class Sample:
             if voice:
                 voice.say(tokenizer.decode(tokens))
 
-        def guess(text: Tensor, n: int) -> Tensor:
+        def guess(text: Tensor, n: int, choose: Choose) -> Tensor:
             say(text[said:])
-            return draft(text, n)
+            return draft(text, n, choose)
 
         if voice:
             print(f"run: {visible(str(run))}", file=sys.stderr)

@@ -59,7 +59,7 @@ def main(run: Path | None = None, temperature: float = 1.0, rounds: int = 5) -> 
         "ours, packed, batch of 32": (32, lambda: we_generate(ours_packed, 32)),
     }
     if run:
-        draft = NGramDraft(torch.tensor(tokenizer.encode(load_text())))
+        draft = NGramDraft(torch.tensor(tokenizer.encode(load_text())), config.vocab_size)
 
         def ahead(model: TinyTransformerLM) -> None:
             generate_ahead(model, torch.zeros(1, 1, dtype=torch.long), new, draft, temperature)
