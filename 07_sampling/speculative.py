@@ -116,8 +116,10 @@ class NGramDraft:
 
     def chances(self, *recent: int) -> Tensor:
         """Of each token after these, (vocab_size,)."""
-        even = torch.full((self.vocab_size,), 1 / self.vocab_size)
-        chances = self.chances(*recent[1:]) if recent else even
+        if recent:
+            chances = self.chances(*recent[1:])
+        else:
+            chances = torch.full((self.vocab_size,), 1 / self.vocab_size)
         if len(recent) >= len(self.seen):
             return chances
         first = 0  # of the numbers that begin with these tokens
