@@ -203,7 +203,8 @@ class Sample:
         choice = self.temperature, self.top_k, self.top_p, generator
         draft = None
         if self.draft:
-            known = torch.tensor(tokenizer.encode(text_of(run, DRAFT_FROM)))
+            text = text_of(run, DRAFT_FROM)
+            known = torch.tensor(encoded("the corpus that --draft reads", text, tokenizer))
             draft = NGramDraft(known, tokenizer.vocab_size)
         said = 0
 

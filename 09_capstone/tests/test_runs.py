@@ -21,7 +21,13 @@ from tiny_transformer.capstone.session import Session, claim_folder
 from tiny_transformer.capstone.verify import verify
 from tiny_transformer.data import encoded
 from tiny_transformer.engineering import speed
-from tiny_transformer.engineering.config import PRESETS, RunConfig, read_config, read_run_config
+from tiny_transformer.engineering.config import (
+    PRESETS,
+    RunConfig,
+    read_config,
+    read_run_config,
+    write_config,
+)
 from tiny_transformer.engineering.reference import MetricsLog, load_checkpoint, save_checkpoint
 from tiny_transformer.engineering.speed import Arithmetic, choose_arithmetic
 from tiny_transformer.setup.device import multiplies_float16
@@ -537,6 +543,13 @@ class TestCommandLine:
     def test_a_draft_changes_nothing_but_the_time(self, command, run):
         args = ("sample", "--run", run, "--prompt", "a", "--tokens", 90)
         assert command(*args, "--draft") == command(*args)
+
+    def test_a_draft_from_another_text_is_one_sentence(self, command, run, tmp_path):
+        copy, text = shutil.copytree(run, tmp_path / "run"), tmp_path / "new.txt"
+        text.write_text("Ж", encoding="utf-8")
+        write_config(copy / "config.toml", replace(read_run_config(run), corpus=str(text)))
+        status, _, err = command("sample", "--run", copy, "--draft")
+        assert status == 1 and "the corpus that --draft reads: text has 'Ж' at position 0" in err
 
     @pytest.mark.skipif(not multiplies_float16(), reason="a CPU without instructions for it")
     def test_weights_of_a_large_model_are_in_float16_and_one_line_says_so(

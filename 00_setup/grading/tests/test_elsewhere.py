@@ -1,11 +1,13 @@
 """What is seen without a second device is what PyTorch's device `meta` says, or nothing."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tiny_transformer.setup.grading.elsewhere import never_leaves
+from tiny_transformer.setup.grading.elsewhere import ELSEWHERE, certainly_there, never_leaves
+from tiny_transformer.setup.grading.habits import stays_on_the_device
 
 
 def goes_unused(x):
@@ -64,8 +66,16 @@ CONSTANT = torch.ones(3)
         lambda x: x.cpu(),
         lambda x: x.to("cpu"),
         lambda x: x.to(CONSTANT.device),
+        lambda x: x + torch.zeros_like(x, device="cpu:0"),
+        lambda x: x + x.new_zeros(3, device=torch.device("cpu", 0)),
         lambda x: torch.from_numpy(x.numpy()) + x,
+        lambda x: x.new_tensor(x.numpy()),
+        lambda x: x * float(np.max(x.detach())),
         lambda x: torch.tensor(x.tolist()),
+        lambda x: None,
+        lambda x: [x],
+        lambda x: (x, (x,)),
+        lambda x: (row for row in x),
         lambda x: x / torch.tensor(2.0),
         lambda x: x + nn.Linear(3, 3)(x),
         lambda x: F.embedding(torch.arange(3), x),
@@ -75,6 +85,36 @@ CONSTANT = torch.ones(3)
 )
 def test_what_is_made_here_is_not_vouched_for(leaves):
     assert not never_leaves(leaves, torch.randn(3, 3))
+
+
+def test_what_is_kept_for_each_device_is_not_taken_for_that_of_another():
+    kept = {}
+
+    def by_type(x):
+        mask = kept.setdefault(x.device.type, torch.ones(3, device=x.device))
+        return x + mask
+
+    for _ in range(3):
+        stays_on_the_device(by_type, torch.randn(3, 3))
+
+
+@pytest.mark.parametrize(
+    "right, made",
+    [
+        (True, lambda T, device: torch.ones(T, T, device=device).tril()),
+        (True, lambda T, device: torch.ones(T, T, device=torch.device(device or "cpu"))),
+        (False, lambda T, device: torch.ones(T, T, device=device) + torch.ones(T)),
+        (False, lambda T, device: torch.ones(T, T, device=device).cpu()),
+        (False, lambda T, device: torch.ones(T, T)),
+    ],
+)
+def test_whether_what_is_made_lies_where_it_was_asked_for(right, made):
+    assert certainly_there([], made, 3, ELSEWHERE) == right
+
+
+def test_what_is_printed_meanwhile_is_not_seen(capsys):
+    assert never_leaves(lambda x: print(x.device) or x, torch.randn(3))
+    assert not capsys.readouterr().out
 
 
 def test_what_it_runs_is_a_copy():
