@@ -70,12 +70,16 @@ def certainly_there(tensors: list[Tensor], function: Callable, *inputs: Any) -> 
     device = Elsewhere(tensors)
     try:
         with device, redirect_stdout(io.StringIO()):
-            result = function(*inputs)
+            results = run(function, *inputs)
     except Exception:
         return False
-    results = result if isinstance(result, tuple) else (result,)
     there = all(isinstance(each, Tensor) and device.holds(each) for each in results)
     return there and not device.doubtful
+
+
+def run(function: Callable, *inputs: Any) -> list[Tensor]:
+    outputs = function(*inputs)
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
 def found(kind: Any, value: Any) -> Iterator[Any]:

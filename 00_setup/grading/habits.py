@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.setup.grading.elsewhere import never_leaves
+from tiny_transformer.setup.grading.elsewhere import never_leaves, run
 
 # What PyTorch says on its `meta` device to code that looks at numbers, or for those that are not 0.
 NEED_NUMBERS = "Tensor.item() cannot be called on meta", "no data!", "torch.nonzero()"
@@ -135,7 +135,7 @@ def slope_along(
 
 
 def stays_on_the_device(function: Callable, *inputs: Any) -> None:
-    """Runs on PyTorch's `meta` device, which has shapes and no numbers: any machine has it."""
+    """In doubt `meta` tells, PyTorch's device of shapes without numbers, which any machine has."""
     if never_leaves(function, *inputs):
         return
     try:
@@ -232,11 +232,6 @@ HABITS = [
     keeps_the_graph,
     stays_on_the_device,
 ]
-
-
-def run(function: Callable, *inputs: Any) -> list[Tensor]:
-    outputs = function(*inputs)
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
 def floating(value: Any) -> bool:

@@ -5,7 +5,6 @@ import importlib
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import torch
 from _pytest.config import default_plugins
 
 from tiny_transformer.setup.grading import habits, planted, worker  # noqa: F401
@@ -15,11 +14,10 @@ for plugin in (*default_plugins, "pytester"):
     importlib.import_module(f"_pytest.{plugin}")
 for entry in entry_points(group="pytest11"):
     entry.load()
-for name in ("sybil.parsers.markdown", "torch._dynamo"):  # the second by the device "meta"
+for name in ("sybil.parsers.markdown", "torch._dynamo"):  # the second by optimizers
     importlib.import_module(name)
 for folder in folders(Path(__file__).resolve().parents[2]):
     for part in ("reference", "misconceptions"):
         importlib.import_module(f"tiny_transformer.{folder[3:]}.{part}")
-torch.testing.assert_close(torch.ones(1), torch.ones(1))  # imports most of what it needs only now
 gc.collect()
 gc.freeze()  # pytest collects garbage in each run, and would look at all this each time
