@@ -180,13 +180,20 @@ def solve(course: Path, *chosen: str) -> None:
         shutil.copy(course / folder / "tests" / "solved.py", course / folder / "exercises.py")
 
 
-@pytest.mark.parametrize("n", range(len(ALL) - 1))
+@pytest.mark.parametrize("n", range(len(ALL)))
 def test_a_module_needs_none_above_it(course, n):
     _, run = course
-    # PyTorch's optimizers import its compiler. To other modules that would cost a second a run.
-    hidden = () if ALL[n] in ("06_training", "08_engineering") else ("torch._dynamo",)
-    done = run("pytest", "-q", ALL[n], without=tuple(ALL[n + 1 :]), hidden=hidden)
+    # To import PyTorch's compiler would cost a second a run.
+    done = run("pytest", "-q", ALL[n], without=tuple(ALL[n + 1 :]), hidden=("torch._dynamo",))
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("preset", ["cpu", "fast"])
+def test_a_run_that_is_not_compiled_imports_no_compiler(course, preset):
+    _, run = course
+    options = ("--preset", preset, "--train.max-steps", "2", "--corpus", "README.md")
+    done = run("tiny_transformer.capstone", "train", *options, hidden=("torch._dynamo",))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_learner_s_run_of_a_module_has_no_test_of_the_machinery():

@@ -1,26 +1,20 @@
 """Muon: steps for the matrices inside the blocks in which every direction counts."""
 
-import inspect
 from collections import defaultdict
 
 import torch
 from torch import Tensor
 
+from tiny_transformer.training.eager import Eager
 from tiny_transformer.training.reference import AdamW
 
 
-class Muon(AdamW):
+class Muon(Eager, AdamW):
     """Momentum whose step is an orthogonal matrix, in groups that say so; elsewhere AdamW.
 
     A group with `momentum` holds matrices inside the blocks: all directions of their step get
     nearly the same length, those that the gradient seldom shows too (Jordan et al. 2024).
     """
-
-    # PyTorch's own, without a wrapper that imports its compiler: that would take a second.
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     def update(self, group: dict) -> None:
         if "momentum" not in group:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tiny_transformer.setup.limits import LARGEST_FLOAT, check_number
 from tiny_transformer.tiny_lm.reference import in_evaluation
+from tiny_transformer.training.eager import EagerAdamW
 
 WHOLE = slice(None)
 GOLDEN_RATIO = (1 + 5**0.5) / 2
@@ -369,4 +370,4 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def fused_adamw(groups: list[dict], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr, betas, weight_decay=0.0, fused=True)
+    return EagerAdamW(groups, lr, betas, weight_decay=0.0, fused=True)

@@ -78,7 +78,8 @@ def wanted(expected: Any) -> str:
 
 def is_finite(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return bool(value.isfinite().all())
+        # A finite sum proves it in a twentieth of the time; one that overflows says nothing.
+        return bool(value.sum().isfinite()) or bool(value.isfinite().all())
     return not isinstance(value, float) or math.isfinite(value)
 
 

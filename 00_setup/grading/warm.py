@@ -14,7 +14,7 @@ for plugin in (*default_plugins, "pytester"):
     importlib.import_module(f"_pytest.{plugin}")
 for entry in entry_points(group="pytest11"):
     entry.load()
-for name in ("sybil.parsers.markdown", "torch._dynamo"):  # the second by optimizers
+for name in ("sybil.parsers.markdown", "torch._dynamo"):  # the second where `meta` decides
     importlib.import_module(name)
 for folder in folders(Path(__file__).resolve().parents[2]):
     for part in ("reference", "misconceptions"):

@@ -1,7 +1,6 @@
 """Muon: what it does to a matrix, which matrices it takes, and that it goes on where it stopped."""
 
 import copy
-import sys
 
 import pytest
 import torch
@@ -88,15 +87,3 @@ def test_goes_on_from_its_saved_state():
     for _ in training_steps(model, optimizer, TOKENS, BRIEF, generator, start=3):
         pass
     assert weights(model).equal(end)
-
-
-def test_it_steps_and_is_saved_without_importing_pytorch_s_compiler(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[:2] == ["torch", "_dynamo"]]:
-        monkeypatch.delitem(sys.modules, name)
-    torch.manual_seed(0)
-    model = TinyTransformerLM(SMALL)
-    optimizer = make_optimizer(model, BRIEF)
-    for _ in training_steps(model, optimizer, TOKENS, BRIEF, torch.Generator()):
-        pass
-    optimizer.load_state_dict(optimizer.state_dict())
-    assert "torch._dynamo" not in sys.modules

@@ -776,13 +776,12 @@ class TestAdamW:
         )
 
     def test_a_step_stays_on_the_device(self, impl):
-        def step(weight, gradient):
-            p = nn.Parameter(weight)
-            p.grad = gradient
-            impl.AdamW([p]).step()
-            return p.detach()
+        def step(layer, gradient):
+            layer.weight.grad = gradient
+            impl.AdamW([layer.weight]).step()
+            return layer.weight.detach()
 
-        stays_on_the_device(step, torch.zeros(3), torch.ones(3))
+        stays_on_the_device(step, nn.Linear(3, 1), torch.ones(1, 3))
 
     def test_its_example_is_true(self, impl):
         the_example_is_true(impl, "AdamW")

@@ -483,6 +483,7 @@ class TestTrain:
         what = "tiny_transformer.engineering.speed.compile_obstacle"
         monkeypatch.setattr(what, lambda device: "")
         monkeypatch.setattr(torch, "compile", lambda model, **_: Compiled(model))
+        monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)
         monkeypatch.setattr(training, "train_step", train_step)
         impl.train(replace(once, compile=compiled), tmp_path / "run")
         told = f"With compile = {compiled} its steps train a model that is"

@@ -62,7 +62,10 @@ def run(pytester, monkeypatch):
     package = ModuleType("tiny_transformer.toy")
     package.__path__ = [str(pytester.path / "77_toy")]
     monkeypatch.setitem(sys.modules, "tiny_transformer.toy", package)
-    pytester.makeini("[pytest]\naddopts = --import-mode=importlib -rs")
+    pytester.makeini(
+        "[pytest]\naddopts = --import-mode=importlib -rs --disable-plugin-autoload "
+        "-p pytest_timeout -p no:unraisableexception"
+    )
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
 
     def run_toy(*options: str, **changed: str | None) -> pytest.RunResult:
