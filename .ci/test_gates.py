@@ -196,6 +196,24 @@ def test_a_run_that_is_not_compiled_imports_no_compiler(course, preset):
     assert done.returncode == 0, done.stderr
 
 
+def test_two_processes_of_torchrun_train_as_one_does(course):
+    root, run = course
+    # A higher learning rate multiplies differences of rounding: chaos, not another gradient.
+    command = [
+        *("tiny_transformer.capstone", "train", "--preset", "smoke", "--corpus", "README.md"),
+        *("--train.max-steps", "40", "--train.max-lr", "1e-3"),
+    ]
+    alone = run(*command, "--out", "one")
+    launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    shared = run(*launch, *command, "--out", "two")
+    for done in (alone, shared):
+        assert done.returncode == 0 and done.stdout.count("best validation loss") == 1, done.stderr
+    files = [root / name / "metrics.jsonl" for name in ("one", "two")]
+    records = [file.read_text(encoding="utf-8").splitlines() for file in files]
+    losses = [[json.loads(line).get("val_loss") for line in lines] for lines in records]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
 def test_a_learner_s_run_of_a_module_has_no_test_of_the_machinery():
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "00_setup"]
     collected = subprocess.check_output(command, cwd=ROOT, encoding="utf-8").splitlines()

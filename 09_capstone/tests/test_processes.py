@@ -1,11 +1,11 @@
 """Module 09: a run of two processes is the run of one, whatever becomes of the processes."""
 
+import importlib
 import multiprocessing
 import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,39 +46,28 @@ def alone(config, tmp_path_factory) -> Path:
     return out
 
 
-def torchrun(*program: object) -> tuple[int, str]:
-    """Two processes on one machine: exit status and what they printed."""
-    run = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [*map(str, program)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in conftest.py
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
-    return run.returncode, run.stdout
-
-
-def signal_one_of_two(
-    step: int, number: signal.Signals, command: Sequence[object], *folders: Path
+def in_two(
+    command: Sequence[object], *folders: Path, at: tuple[int, signal.Signals] | None = None
 ) -> list[tuple[int | None, str]]:
-    """The command in two processes, each in its folder, of which 1 gets a signal in its `step`.
+    """The command in two processes, each in its folder: 1 may get a signal in one of its steps.
 
-    They are begun as torchrun does it, but without the seconds in which each imports PyTorch.
-    Exit status of both, and what they printed.
+    They are begun as torchrun does it (.ci/test_gates.py has the real one), but without the seconds
+    in which each imports PyTorch. Exit status of both, and what they printed.
     """
+    for name in ("torch._dynamo", "tiny_transformer.engineering.sharding"):
+        importlib.import_module(name)  # both would, in each test
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     words, here = [str(word) for word in command], 2 // len({*folders})
     runs = [
-        how.Process(target=process, args=(rank, here, port, folders[rank], words, step, number))
+        how.Process(target=process, args=(rank, here, port, folders[rank], words, at))
         for rank in (0, 1)
     ]
     for run in runs:
         run.start()
     runs[1].join()
-    if number == signal.SIGKILL:
+    if at and at[1] == signal.SIGKILL:
         runs[0].terminate()  # so torchrun does to the others of one that died
     runs[0].join()
     said = [printed(folders[i], i).read_text(encoding="utf-8") for i in (0, 1)]
@@ -95,8 +84,7 @@ def process(
     port: int,
     folder: Path,
     command: list[str],
-    step: int,
-    number: signal.Signals,
+    at: tuple[int, signal.Signals] | None,
 ) -> None:
     """What one of two processes does, of which as many as `here` are on its machine."""
     os.chdir(folder)
@@ -111,8 +99,8 @@ def process(
         MASTER_ADDR="localhost",
         MASTER_PORT=str(port),
     )
-    if rank == 1:
-        training.get_batch = signaled(step, number)
+    if at and rank == 1:
+        training.get_batch = signaled(*at)
     sys.argv = ["tiny-transformer", *command]
     main()
 
@@ -157,17 +145,16 @@ def assert_is_the_run(out: Path, whole: Path) -> None:
 
 
 def test_two_processes_train_as_one_does(config, alone, tmp_path):
-    status, printed = torchrun(
-        "-m", "tiny_transformer.capstone", *options(config, tmp_path / "run")
-    )
-    assert status == 0, printed
+    command = options(config, tmp_path / "run")
+    (status, printed), (of_other, other_printed) = in_two(command, tmp_path, tmp_path)
+    assert (status, of_other, other_printed) == (0, 0, ""), printed
     assert printed.count("best validation loss") == 1
     assert_is_the_run(tmp_path / "run", alone)
 
 
 def test_a_killed_process_ends_the_run_with_a_checkpoint(config, alone, tmp_path):
     out, command = tmp_path / "run", options(config, tmp_path / "run")
-    (status, printed), _ = signal_one_of_two(12, signal.SIGKILL, command, tmp_path, tmp_path)
+    (status, printed), _ = in_two(command, tmp_path, tmp_path, at=(12, signal.SIGKILL))
     assert status != 0
     assert "process 0 of 2 lost another one after step 11; to go on: torchrun" in printed
     assert f"-m tiny_transformer.capstone train --out {out} --resume\n" in printed
@@ -189,7 +176,7 @@ def test_a_run_goes_on_on_two_machines_of_which_one_has_its_folder(
             train(config, out)
     # A signal to one process stops all of them after the same step.
     command = ("train", "--out", "run", "--resume")
-    ended = signal_one_of_two(8, signal.SIGTERM, command, *machines)
+    ended = in_two(command, *machines, at=(8, signal.SIGTERM))
     (status, printed), (of_other, other_printed) = ended
     assert status != 0 and of_other != 0
     assert "stopped; to go on: the same torchrun on every machine" in printed
@@ -204,7 +191,7 @@ def test_processes_that_share_the_weights_train_as_one_does_until_one_is_killed(
 ):
     out, config = tmp_path / "run", replace(config, shard=True)
     command = options(config, out)
-    (status, printed), _ = signal_one_of_two(23, signal.SIGKILL, command, tmp_path, tmp_path)
+    (status, printed), _ = in_two(command, tmp_path, tmp_path, at=(23, signal.SIGKILL))
     assert status != 0 and "09_capstone" not in printed, "a traceback"
     assert "after step 22; to go on from the last checkpoint: torchrun" in printed
     assert load_checkpoint(out / "last")["step"] == 20
@@ -223,7 +210,7 @@ def test_a_run_goes_on_with_shared_weights_and_without(config, tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             train(config, out)
     command = ("train", "--out", out, "--resume")
-    ended = signal_one_of_two(5, signal.SIGTERM, command, tmp_path, tmp_path)
+    ended = in_two(command, tmp_path, tmp_path, at=(5, signal.SIGTERM))
     assert "stopped; to go on: torchrun" in ended[0][1]
     saved, like = (load_checkpoint(run / "last") for run in (out, whole))
     assert saved["step"] == 8 and flatten(saved).keys() == flatten(like).keys()
