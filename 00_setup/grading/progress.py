@@ -241,21 +241,22 @@ def digests(nodes: dict[str, ast.AST]) -> dict[str, tuple[str, frozenset[str]]]:
 
     Comments, layout and docstrings do not count, and no version of Python gives another one.
     """
-    own = {name: essence(node) for name, node in nodes.items()}
-    named = {
-        name: {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & own.keys()
-        for name, node in nodes.items()
-    }
+    own = {name: code_and_names(node) for name, node in nodes.items()}
     found = {}
     for name in nodes:
         needed, fresh = {name}, {name}
         while fresh:
-            fresh = set().union(*(named[part] for part in fresh)) - needed
+            fresh = set().union(*(own[part][1] for part in fresh)) & own.keys() - needed
             needed |= fresh
-        text = "\n".join(own[part] for part in sorted(needed))
+        text = "\n".join(own[part][0] for part in sorted(needed))
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
         found[name] = digest, frozenset(needed - {name})
     return found
+
+
+@cache
+def code_and_names(node: ast.AST) -> tuple[str, set[str]]:
+    return essence(node), {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def essence(node: Any) -> str:
@@ -277,6 +278,7 @@ def essence(node: Any) -> str:
     return f"{type(node).__name__}({', '.join(told)})"
 
 
+@cache
 def is_stub(node: ast.AST) -> bool:
     """Whether a function, or every method of a class, ends in raising NotImplementedError."""
     functions = [part for part in ast.walk(node) if isinstance(part, ast.FunctionDef)]
