@@ -6,7 +6,7 @@ import inspect
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,16 +93,18 @@ def touch(folder: Path, names: Iterable[str]) -> None:
         (folder / name).touch()
 
 
-@pytest.fixture(autouse=True)
-def short_reports(monkeypatch, request):
-    """To speak at length and to draw take longer than the training of these small models.
+@pytest.fixture(scope="session", autouse=True)
+def short_reports() -> Iterator[None]:
+    """To speak at length and to draw take longer than the training of these small models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "SPOKEN", 5)
+        patch.setattr(report, "draw_losses", lambda _, out, __: touch(out, picture.GROUNDS))
+        patch.setattr(inspect, "getsource", SOURCES)  # of all settings, parsed by each command
+        yield
 
-    A run that several tests share is made before this, and so has a whole report.
-    """
-    monkeypatch.setattr(report, "SPOKEN", 5)
-    monkeypatch.setattr(inspect, "getsource", SOURCES)  # of all settings, parsed by each command
-    monkeypatch.setattr(report, "draw_losses", lambda _, out, __: touch(out, picture.GROUNDS))
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch, request):
     if request.node.get_closest_marker("exercise"):  # what a learner prints shall be found
         monkeypatch.setattr(report, "print", lambda *_, **__: None, raising=False)
         monkeypatch.setattr(report.tqdm, "write", lambda *_, **__: None)
-        monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and against power cuts only

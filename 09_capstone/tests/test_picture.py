@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from tiny_transformer.capstone import picture
-from tiny_transformer.engineering.config import PRESETS
+from tiny_transformer.capstone import picture, report
+from tiny_transformer.engineering.config import PRESETS, write_config
 
 
 @pytest.fixture
@@ -72,8 +72,11 @@ def test_a_run_of_no_steps_and_a_name_that_looks_like_a_formula_are_drawn_too(
     assert (out / "loss.png").exists()
 
 
-def test_it_is_drawn_on_a_light_and_on_a_dark_ground(config, tmp_path):
-    picture.draw_losses([{"step": 1, "train_loss": 1.0}], tmp_path, config)
+def test_a_report_has_it_on_a_light_and_on_a_dark_ground(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw_losses", picture.draw_losses)  # conftest.py saves its time
+    write_config(tmp_path / "config.toml", config)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_loss": 1.0}\n', encoding="utf-8")
+    report.write_report(tmp_path)
     grounds = {
         name: Image.open(tmp_path / name).convert("RGBA").getpixel((0, 0))
         for name in ("loss.png", "loss-dark.png")
