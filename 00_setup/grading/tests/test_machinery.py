@@ -64,7 +64,7 @@ def run(pytester, monkeypatch):
     monkeypatch.setitem(sys.modules, "tiny_transformer.toy", package)
     pytester.makeini(
         "[pytest]\naddopts = --import-mode=importlib -rs --disable-plugin-autoload "
-        "-p pytest_timeout -p no:unraisableexception"
+        "-p pytest_timeout -p no:logging -p no:unraisableexception"
     )
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
 
