@@ -35,6 +35,7 @@ class TrainConfig:
     min_lr: float = 1e-4  # the learning rate of the end
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's: how long its averages remember
     weight_decay: float = 0.1  # of matrices; biases and norms have none
+    ngram_decay: float | None = None  # of the n-grams' tables; None: as other matrices
     max_norm: float = 1.0  # gradients longer than this are shortened to it
     schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: warm up, stay, decay
     decay_fraction: float = 0.6  # of the steps, in which "wsd" goes down to min_lr
@@ -50,6 +51,8 @@ class TrainConfig:
         check_schedule(self.warmup_steps, self.max_steps, self.max_lr, self.min_lr)
         check_number("decay_fraction", self.decay_fraction, above=0, most=1)
         check_number("weight_decay", self.weight_decay, least=0, most=LARGEST_FLOAT)
+        if self.ngram_decay is not None:
+            check_number("ngram_decay", self.ngram_decay, least=0, most=LARGEST_FLOAT)
         check_betas(self.betas)
         for name, choices in (
             ("schedule", ("cosine", "wsd")),
@@ -349,22 +352,29 @@ import tiny_transformer.training.muon as muon  # noqa: E402
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """PyTorch's fused AdamW, equal to ours and faster; only matrices decay, not biases or norms.
 
-    Where the recipe says so, Muon for the matrices inside the blocks.
+    Where the recipe says so, Muon for the matrices inside the blocks, and another weight decay for
+    the tables of n-grams.
     """
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    matrices = {name: p for name, p in model.named_parameters() if p.dim() >= 2}
     others = [p for p in model.parameters() if p.dim() < 2]
+
+    def taken(part: str) -> list[nn.Parameter]:
+        return [matrices.pop(name) for name in [*matrices] if name.startswith(part)]
+
+    decay, apart = config.weight_decay, []
+    if config.optimizer == "muon":
+        scale = config.muon_lr / config.max_lr
+        inner = dict(params=taken("blocks."), momentum=0.95, lr_scale=scale, weight_decay=decay)
+        apart.append(inner)
+    if config.ngram_decay is not None and (tables := taken("ngrams.")):
+        # A row is read seldom, and would keep what it learned by heart from one place of the text.
+        apart.append(dict(params=tables, weight_decay=config.ngram_decay))
     groups = [
-        dict(params=matrices, weight_decay=config.weight_decay),
+        dict(params=[*matrices.values()], weight_decay=decay),
         dict(params=others, weight_decay=0.0),
+        *apart,
     ]
     if config.optimizer == "muon":
-        inner = [p for p in model.blocks.parameters() if p.dim() == 2]
-        inside = {id(p) for p in inner}
-        groups[0]["params"] = [p for p in matrices if id(p) not in inside]
-        scale = config.muon_lr / config.max_lr
-        groups.append(
-            dict(params=inner, momentum=0.95, lr_scale=scale, weight_decay=config.weight_decay)
-        )
         return muon.Muon(groups, config.max_lr, config.betas, weight_decay=0.0)
     return fused_adamw(groups, config.max_lr, config.betas)
 

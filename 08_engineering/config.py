@@ -67,6 +67,7 @@ FAST = RunConfig(
         max_lr=2e-2,
         min_lr=0.0,
         weight_decay=0.0,
+        ngram_decay=1.0,
         schedule="wsd",
         decay_fraction=0.8,
         optimizer="muon",
@@ -94,19 +95,19 @@ PRESETS = {
     "cpu": RunConfig(
         device="cpu",
         model=ModelConfig(positions="rope", bias=False, ngrams=4096),
-        train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3),
+        train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3, ngram_decay=3.0),
     ),
     "fast": FAST,
     # Twice the context and half the rate, for a minute.
     "minute": override(
         FAST,
         {
-            "eval_every": 275,
+            "eval_every": 250,
             "model.max_len": 128,
-            "train.max_steps": 1100,
+            "train.max_steps": 1000,
             "train.max_lr": 1e-2,
             "train.muon_lr": 0.02,
-            "train.weight_decay": 0.1,
+            "train.ngram_decay": 2.0,
             "train.decay_fraction": 0.9,
         },
     ),

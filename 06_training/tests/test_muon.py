@@ -1,6 +1,7 @@
 """Muon: what it does to a matrix, which matrices it takes, and that it goes on where it stopped."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,17 @@ def test_its_state_has_the_names_that_checkpoints_have():
         pass
     names = [{*optimizer.state[g["params"][0]]} for g in optimizer.param_groups]
     assert names == [{"step", "mean", "square"}, {"step", "mean", "square"}, {"mean"}]
+
+
+def test_what_is_said_of_tables_changes_nothing_without_any():
+    ends = []
+    for config in (BRIEF, replace(BRIEF, ngram_decay=2.0)):
+        torch.manual_seed(0)
+        model, generator = TinyTransformerLM(SMALL), torch.Generator().manual_seed(1)
+        for _ in training_steps(model, make_optimizer(model, config), TOKENS, config, generator):
+            pass
+        ends.append(weights(model))
+    assert ends[0].equal(ends[1])
 
 
 def test_goes_on_from_its_saved_state():

@@ -21,6 +21,7 @@ from tiny_transformer.setup.grading.habits import (
     stays_on_the_device,
 )
 from tiny_transformer.setup.grading.recording import unnoted
+from tiny_transformer.tiny_lm.modern import build
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import (
     AdamW,
@@ -1315,17 +1316,21 @@ class TestTheReferenceOptimizers:
         restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         assert after_100_steps(restored, copies).equal(after_100_steps(optimizer, params))
 
-    def test_only_matrices_decay(self):
-        model = small_model()
-        config = dataclasses.replace(BRIEF, weight_decay=0.3)
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    @pytest.mark.parametrize("own, of_tables", [(None, 0.3), (0.7, 0.7), (0.0, 0.0)])
+    def test_only_matrices_decay_and_tables_of_ngrams_as_they_should(
+        self, optimizer, own, of_tables
+    ):
+        model = build(dataclasses.replace(SMALL, ngrams=5))
+        config = dataclasses.replace(BRIEF, optimizer=optimizer, weight_decay=0.3, ngram_decay=own)
         decay = {
             id(p): group["weight_decay"]
             for group in make_optimizer(model, config).param_groups
             for p in group["params"]
         }
-        assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
-            name: 0.3 if p.dim() == 2 else 0.0 for name, p in model.named_parameters()
-        }
+        for name, p in model.named_parameters():
+            expected = of_tables if name.startswith("ngrams.") else 0.3 if p.dim() == 2 else 0.0
+            assert decay[id(p)] == expected, name
 
     def test_the_optimizer_takes_the_recipe_s_betas(self):
         config = dataclasses.replace(BRIEF, betas=(0.8, 0.95))
@@ -1342,6 +1347,7 @@ class TestErrors:
             ("min_lr", -1e-4),
             ("min_lr", 0.5),
             ("weight_decay", -0.1),
+            ("ngram_decay", -0.1),
             ("decay_fraction", 1.1),
             ("accumulate", 5),
             *((name, 1.5) for name in ("batch_size", "accumulate", "max_steps", "warmup_steps")),
