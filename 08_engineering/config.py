@@ -94,8 +94,9 @@ PRESETS = {
     ),
     "cpu": RunConfig(
         device="cpu",
+        eval_every=300,
         model=ModelConfig(positions="rope", bias=False, ngrams=4096),
-        train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3, ngram_decay=3.0),
+        train=TrainConfig(batch_size=16, warmup_steps=50, max_lr=4e-3, ngram_decay=1.0),
     ),
     "fast": FAST,
     # Twice the context and half the rate, for a minute.
