@@ -103,9 +103,9 @@ PRESETS = {
     "minute": override(
         FAST,
         {
-            "eval_every": 250,
+            "eval_every": 275,
             "model.max_len": 128,
-            "train.max_steps": 1000,
+            "train.max_steps": 1100,
             "train.max_lr": 1e-2,
             "train.muon_lr": 0.02,
             "train.ngram_decay": 2.0,
