@@ -12,6 +12,7 @@ from tiny_transformer.engineering.expected import (
     check_optimizer,
     check_weights,
     first_not_finite,
+    is_finite,
 )
 from tiny_transformer.tiny_lm.reference import ModelConfig, TinyTransformerLM
 from tiny_transformer.training.reference import AdamW, TrainConfig, make_optimizer
@@ -155,3 +156,18 @@ def test_a_layer_that_training_never_reaches_needs_no_state():
     optimizer.step()
     state = json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
     check_optimizer({**optimizer.state_dict(), "param_groups": state}, model, optimizer, 1)
+
+
+@pytest.mark.parametrize(
+    "values, finite",
+    [
+        ([1.0, -2.0], True),
+        ([3e38] * 9, True),
+        ([1.0, math.nan], False),
+        ([math.inf, -math.inf], False),
+        ([], True),
+        ([1 + 2j], True),
+    ],
+)
+def test_numbers_are_finite_or_not_whatever_their_sum_is(values, finite):
+    assert is_finite(torch.tensor(values)) == finite
