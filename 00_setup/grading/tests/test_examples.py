@@ -33,6 +33,16 @@ def test_no_answer_is_told_too():
         the_example_is_true(impl(fold_batch_time=lambda x: None), "fold_batch_time")
 
 
+def test_what_right_code_prints_on_its_way_is_no_answer():
+    def loud(q, k):
+        print("q is", q)
+        return reference.pairwise_dots(q, k)
+
+    the_example_is_true(impl(pairwise_dots=loud), "pairwise_dots")
+    with pytest.raises(AssertionError, match="gives q is"):
+        the_example_is_true(impl(pairwise_dots=lambda q, k: 2 * loud(q, k)), "pairwise_dots")
+
+
 @pytest.mark.parametrize(
     "got, want",
     [
