@@ -166,7 +166,7 @@ def test_no_forged_checkpoint_gives_more_than_a_sentence(run, copy, monkeypatch)
             told = str(error)
             assert "\n" not in told and str(forged) in told and len(told) < 500, (number, told)
             refused += 1
-    assert refused > 375  # of 500; the others are as good as what was there
+    assert refused > 385  # of 500; the others are as good as what was there
 
 
 @pytest.mark.parametrize(
